@@ -1,0 +1,130 @@
+"""Checkpoints: safetensors files that describe themselves, written whole or not at all.
+
+Tensors are named `network.*`, `ema.*`, `exp_avg.*` and `exp_avg_sq.*`; the metadata entry `ddpm`
+is JSON with the configuration, the data facts, the step, the history and a checksum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ddpm.errors import DdpmError, check
+
+FORMAT = 1
+KEEP = 2  # checkpoints of a run that are kept
+
+
+def atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, then rename it into place.
+
+    Raises:
+        DdpmError: no space, or no right to write there; nothing half-written is left.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DdpmError(
+            f"cannot write {path} ({reason}); free some space or choose another place with --out"
+        ) from error
+    finally:
+        if partial.is_file():
+            partial.unlink()
+
+
+def checksum(tensors: dict[str, Tensor]) -> str:
+    """A fingerprint of names and contents, independent of their order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Write `tensors` and `metadata` to `path`, atomically."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    described = {"format": FORMAT, "checksum": checksum(plain), **metadata}
+    header = {"ddpm": json.dumps(described)}
+    atomically(path, lambda partial: save_file(plain, partial, metadata=header))
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and metadata of a checkpoint, verified against its checksum.
+
+    Raises:
+        DdpmError: the file is missing, truncated, damaged, foreign or of a newer format.
+    """
+    check(path.is_file(), f"there is no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DdpmError(
+            f"{path} is damaged or is no checkpoint ({error}); use an older one or train again"
+        ) from error
+    check(
+        "ddpm" in header,
+        f"{path} was not written by ddpm: it does not describe its model",
+    )
+    try:
+        metadata = json.loads(header["ddpm"])
+    except json.JSONDecodeError as error:
+        raise DdpmError(f"the description inside {path} is damaged ({error})") from error
+    check(
+        metadata.get("format") == FORMAT,
+        f"{path} has checkpoint format {metadata.get('format')}, and this version of ddpm reads "
+        f"format {FORMAT}; use the version that wrote it",
+    )
+    check(
+        metadata.get("checksum") == checksum(tensors),
+        f"{path} is damaged: its contents do not match its checksum; use an older checkpoint",
+    )
+    return tensors, metadata
+
+
+def checkpoint_path(run: Path, step: int) -> Path:
+    """Where a run keeps the checkpoint of `step`."""
+    return run / "checkpoints" / f"step-{step:08d}.safetensors"
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """All checkpoints of a run, oldest first."""
+    return sorted((run / "checkpoints").glob("step-*.safetensors"))
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The file that `path` means: itself, or the newest checkpoint of a run folder.
+
+    Raises:
+        DdpmError: there is no such file or folder, or no checkpoint in it.
+    """
+    if path.is_file():
+        return path
+    check(path.exists(), f"{path} does not exist; train a model first: ddpm train digits")
+    found = checkpoints(path)
+    check(len(found) > 0, f"{path} holds no checkpoint; is it the folder of a training run?")
+    return found[-1]
+
+
+def rotate(run: Path, keep: int = KEEP) -> None:
+    """Remove all but the newest `keep` checkpoints of a run."""
+    for old in checkpoints(run)[:-keep]:
+        old.unlink()

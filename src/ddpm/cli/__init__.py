@@ -1,0 +1,54 @@
+"""The command line: `ddpm COMMAND ...`, one file a command.
+
+A user's mistake is printed as one sentence and ends with exit code 2; a run stopped by a signal is
+saved and ends with 128 + the signal's number.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "train": "train a model from a preset",
+    "sample": "draw images from a trained model",
+    "info": "say what a trained model is",
+    "demo": "train, sample and show the embedded digits in a few minutes",
+}
+
+USAGE = "usage: ddpm COMMAND ...\n\n" + "\n".join(
+    f"  {name:<12}{text}" for name, text in COMMANDS.items()
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(format="ddpm: %(message)s", level=logging.WARNING)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE + "\n\n`ddpm COMMAND --help` shows the options of one.")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from ddpm import __version__
+
+        print(__version__)
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        print(f"ddpm: unknown command '{name}'; choose from {known}", file=sys.stderr)
+        return 2
+
+    from ddpm.errors import DdpmError
+
+    command = importlib.import_module(f"ddpm.cli.{name}")
+    try:
+        return int(command.run(rest) or 0)
+    except DdpmError as error:
+        print(f"ddpm: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ddpm: interrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,60 @@
+"""How the commands read their options: tyro, with mistakes told in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from ddpm.errors import DdpmError
+
+T = TypeVar("T")
+
+
+def parse(
+    what: type[T] | Callable[..., T], argv: Sequence[str], command: str, default: Any = None
+) -> T:
+    """`what` filled from `argv`; `--help` prints the options and exits with 0.
+
+    Raises:
+        DdpmError: an option is unknown, malformed or out of range.
+    """
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            return tyro.cli(what, args=list(argv), prog=f"ddpm {command}", **options)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise DdpmError(_sentence(messages.getvalue(), command)) from None
+
+
+def _sentence(box: str, command: str) -> str:
+    """The words of tyro's framed message, without the frame, on one line."""
+    words = " ".join(line.strip("│╭╮╰╯─ \t") for line in box.splitlines())
+    words = " ".join(words.split())
+    words = re.split(r" (?:For full helptext|Argument helptext)", words)[0].rstrip(" ─.")
+    titles = r"(?:Parsing error|Value error|Invalid choice|Unrecognized options|Required options) "
+    words = re.sub(rf"^{titles}|^Error parsing config\S*: ", "", words)
+    words = re.sub(r"^Error parsing config\S*: ", "", words)
+    return f"{words}; see `ddpm {command} --help`"
+
+
+def positional(argv: Sequence[str], what: str, command: str) -> tuple[str, list[str]]:
+    """The leading argument that `command` needs, and the rest."""
+    if argv and argv[0] in ("-h", "--help"):
+        return "", list(argv)
+    if not argv or argv[0].startswith("-"):
+        raise DdpmError(f"`ddpm {command}` needs {what} first; see `ddpm {command} --help`")
+    return argv[0], list(argv[1:])
+
+
+def say(*lines: str) -> None:
+    """Print what was made and where."""
+    print("\n".join(lines), file=sys.stdout, flush=True)

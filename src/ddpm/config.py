@@ -1,0 +1,188 @@
+"""What a model and a training run are made of: typed, checked when built, stored as JSON.
+
+The defaults are the paper's CIFAR-10 values; `ddpm.training.presets` holds the named variants.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
+
+from ddpm.diffusion import GaussianDiffusion, PredictionType, VarianceType
+from ddpm.errors import DdpmError, check
+from ddpm.losses import LossType
+from ddpm.schedule import make_schedule
+from ddpm.unet import UNet
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def at_least(name: str, value: float, low: float) -> None:
+    """Refuse a value below `low`."""
+    check(value >= low, f"{name} must be at least {low:g}, got {value:g}")
+
+
+def one_of(name: str, value: str, options: tuple[str, ...]) -> None:
+    """Refuse a value outside `options`."""
+    check(value in options, f"{name} must be one of {', '.join(options)}, got '{value}'")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images come from and the shape they are brought to."""
+
+    path: Annotated[str | None, tyro.conf.arg(name="data", prefix_name=False)] = None
+    """Folder, CIFAR-10 batches or Parquet files; the digits preset needs none."""
+    image_size: int = 32
+    """Side of the square that images are resized and centre-cropped to."""
+    channels: int = 3
+    """1 for grey, 3 for RGB."""
+    flip: bool = True
+    """Mirror images left to right half of the time while training."""
+
+    def __post_init__(self) -> None:
+        at_least("image_size", self.image_size, 1)
+        check(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The U-Net (see `ddpm.unet.UNet`)."""
+
+    ch: int = 128
+    """Channels of the first level."""
+    ch_mult: tuple[int, ...] = (1, 2, 2, 2)
+    """Channel multiplier of each level."""
+    num_res_blocks: int = 2
+    """Residual blocks a level."""
+    attn_resolutions: tuple[int, ...] = (16,)
+    """Sides at which self-attention follows every res-block."""
+    dropout: float = 0.1
+    """Dropout probability inside the res-blocks."""
+    norm_groups: int = 32
+    """Groups of every GroupNorm."""
+
+    def build(self, shape: tuple[int, int, int], learns_variance: bool = False) -> UNet:
+        """The network for images of `shape` (c, h, w), freshly initialised."""
+        channels, height, width = shape
+        return UNet(
+            in_channels=channels,
+            out_channels=channels * (2 if learns_variance else 1),
+            image_size=(height, width),
+            **dataclasses.asdict(self),
+        )
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The forward process and how the network's output is read."""
+
+    schedule: str = "linear"
+    """linear, quad, const, warmup10, warmup50, jsd, cosine or sigmoid."""
+    timesteps: int = 1000
+    """T, the number of diffusion steps."""
+    beta_start: float = 1e-4
+    """First forward variance."""
+    beta_end: float = 0.02
+    """Last forward variance."""
+    prediction_type: PredictionType = "epsilon"
+    """What the network predicts."""
+    variance_type: VarianceType = "fixed_large"
+    """The variance of the reverse step."""
+    clip_sample: bool = True
+    """Clip the predicted x_0 to [-1, 1]."""
+
+    def __post_init__(self) -> None:
+        self.build()
+
+    def build(self) -> GaussianDiffusion:
+        """The diffusion itself."""
+        schedule = make_schedule(self.schedule, self.timesteps, self.beta_start, self.beta_end)
+        return GaussianDiffusion(
+            schedule, self.prediction_type, self.variance_type, self.clip_sample
+        )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Algorithm 1 and everything around it."""
+
+    steps: int = 800_000
+    """Optimiser steps in all."""
+    batch_size: int = 128
+    """Images a step, over all processes."""
+    lr: float = 2e-4
+    """Adam's learning rate after warm-up."""
+    lr_decay: Literal["constant", "cosine"] = "constant"
+    """What the rate does after warm-up: stay (the paper), or fall to 0 along a half cosine."""
+    warmup: int = 5000
+    """Steps over which the rate rises linearly."""
+    grad_clip: float = 1.0
+    """Largest global norm of the gradient."""
+    ema_decay: float = 0.9999
+    """Decay of the averaged weights that every evaluation uses."""
+    loss: LossType = "simple"
+    """simple (L_simple), vlb (the bound) or hybrid."""
+    seed: int = 0
+    """Decides the weights at the start, the order of the data and all noise."""
+    precision: Precision = "auto"
+    """Of the network's arithmetic; the diffusion maths is float32. auto takes the fastest safe one."""
+    save_every: int = 5000
+    """Steps between checkpoints; the last two are kept."""
+    sample_every: int = 5000
+    """Steps between sample grids; 0 draws none."""
+    log_every: int = 50
+    """Steps between lines in stats.jsonl and TensorBoard."""
+    max_minutes: Annotated[float | None, tyro.conf.arg(prefix_name=False)] = None
+    """Stop after this long, saved and ready to resume."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "save_every", "log_every"):
+            at_least(name, getattr(self, name), 1)
+        for name in ("warmup", "sample_every", "seed"):
+            at_least(name, getattr(self, name), 0)
+        check(self.lr > 0, f"lr must be positive, got {self.lr:g}")
+        check(self.grad_clip > 0, f"grad_clip must be positive, got {self.grad_clip:g}")
+        check(0 <= self.ema_decay < 1, f"ema_decay must lie in [0, 1), got {self.ema_decay:g}")
+        one_of("lr_decay", self.lr_decay, ("constant", "cosine"))
+        one_of("loss", self.loss, get_args(LossType))
+        one_of("precision", self.precision, get_args(Precision))
+        check(
+            self.max_minutes is None or self.max_minutes > 0,
+            f"max_minutes must be positive, got {self.max_minutes}",
+        )
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything `ddpm train` can be told, in four groups."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As nested plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(stored: dict[str, Any]) -> Config:
+        """The inverse of `to_dict`; refuses names it does not know."""
+        groups = {}
+        for group in dataclasses.fields(Config):
+            make = group.default_factory
+            values = stored.get(group.name, {})
+            known = {f.name for f in dataclasses.fields(make)}  # type: ignore[arg-type]
+            unknown = sorted(set(values) - known)
+            if unknown:
+                raise DdpmError(
+                    f"the stored configuration has the unknown setting {group.name}.{unknown[0]}; "
+                    "it was written by another version of ddpm"
+                )
+            tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            groups[group.name] = make(**tuples)  # type: ignore[misc]
+        return Config(**groups)

@@ -1,0 +1,69 @@
+"""One door to every data set: looks at a path and picks the reader that fits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from ddpm.config import DataConfig
+from ddpm.data.cifar10 import cifar10_batches, find_batches
+from ddpm.data.digits import digits
+from ddpm.data.folder import image_folder
+from ddpm.data.images import ImageSource
+from ddpm.data.parquet import parquet_images
+from ddpm.errors import DdpmError, check
+
+Split = Literal["train", "test"]
+
+
+def open_data(config: DataConfig, split: Split = "train") -> ImageSource:
+    """The images that `config.path` names.
+
+    `digits` is the embedded set. A folder may hold CIFAR-10's python batches, Parquet files
+    (`train-*.parquet`, `test-*.parquet`), or images; of the latter two, `train` and `test`
+    subfolders or file names make the splits, and without them everything is for training.
+
+    Raises:
+        DdpmError: there is nothing there, no such split, or the images do not fit.
+    """
+    if config.path is None:
+        raise DdpmError("this preset needs images; say where they are with --data PATH")
+    if config.path == "digits":
+        check(
+            (config.image_size, config.channels) == (8, 1),
+            "the embedded digits are 8x8 and grey; set --data.image-size 8 --data.channels 1",
+        )
+        return digits(split)
+
+    path = Path(config.path).expanduser()
+    check(path.exists(), f"{path} does not exist; --data needs a folder or a Parquet file")
+    size, channels = config.image_size, config.channels
+    if path.is_file():
+        check(
+            path.suffix == ".parquet", f"{path} is no folder and no Parquet file; name its folder"
+        )
+        check(split == "train", f"{path} has no test split; name a folder with test-*.parquet")
+        return parquet_images([path], size, channels, path.stem)
+
+    batches = find_batches(path)
+    if batches is not None:
+        check(
+            (size, channels) == (32, 3),
+            f"CIFAR-10 images are 32x32 RGB, but {size}x{size} with {channels} channels is asked "
+            "for; set --data.image-size 32 --data.channels 3",
+        )
+        return cifar10_batches(batches, split)
+
+    files = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
+    if files:
+        named = [f for f in files if f.name.startswith(split)]
+        if not named and split == "train":
+            named = [f for f in files if not f.name.startswith(("test", "validation"))]
+        check(len(named) > 0, f"{path} has no {split}-*.parquet, so it has no {split} split")
+        return parquet_images(named, size, channels, f"{path.name} ({split})")
+
+    subfolder = path / split
+    if subfolder.is_dir():
+        return image_folder(subfolder, size, channels)
+    check(split == "train", f"{path} has no held-out split; put those images in {path}/test")
+    return image_folder(path, size, channels)

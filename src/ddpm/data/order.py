@@ -1,0 +1,75 @@
+"""Which images a step sees: a function of (seed, step), and the batches that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ddpm.data.folder import StreamedImages
+from ddpm.data.images import ImageSource
+from ddpm.randomness import Randomness
+
+
+@dataclass
+class DataOrder:
+    """Every epoch visits all images once, in an order of its own.
+
+    Args:
+        length: number of images.
+        batch_size: images a step.
+        seed: decides the orders.
+    """
+
+    length: int
+    batch_size: int
+    seed: int
+    _epoch: tuple[int, Tensor] = field(default=(-1, torch.empty(0)), repr=False)
+
+    def permutation(self, epoch: int) -> Int[Tensor, " n"]:
+        """The order of one epoch; the latest is remembered."""
+        if self._epoch[0] != epoch:
+            self._epoch = epoch, Randomness(self.seed, "order").permutation(self.length, epoch)
+        return self._epoch[1]
+
+    def __getitem__(self, step: int) -> Int[Tensor, " b"]:
+        """Indices of the images of batch `step`."""
+        first, stop = step * self.batch_size, (step + 1) * self.batch_size
+        parts = []
+        while first < stop:
+            epoch, offset = divmod(first, self.length)
+            part = self.permutation(epoch)[offset : offset + stop - first]
+            parts.append(part)
+            first += len(part)
+        return torch.cat(parts)
+
+
+class _OneByOne(Dataset[Tensor]):
+    """A streamed folder as the data loader's workers want it."""
+
+    def __init__(self, source: StreamedImages) -> None:
+        self.source = source
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.source.read(index)
+
+
+def training_batches(
+    source: ImageSource, order: DataOrder, start: int, stop: int, share: slice, workers: int = 4
+) -> Iterator[Tensor]:
+    """uint8 batches of the steps start..stop-1.
+
+    Args:
+        share: the part of each batch that this process works on.
+        workers: processes that decode a streamed folder ahead of time.
+    """
+    if not isinstance(source, StreamedImages):
+        for step in range(start, stop):
+            yield source[order[step][share]]
+        return
+    wanted = (order[step][share].tolist() for step in range(start, stop))
+    yield from DataLoader(_OneByOne(source), batch_sampler=wanted, num_workers=workers)  # type: ignore[arg-type]

@@ -1,0 +1,11 @@
+"""The one exception for mistakes a user can mend; the command line prints it and exits with 2."""
+
+
+class DdpmError(ValueError):
+    """Says in one sentence what is wrong and how to mend it."""
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise `DdpmError(message)` unless `condition` holds."""
+    if not condition:
+        raise DdpmError(message)

@@ -1,0 +1,57 @@
+"""Images in rows and columns, enlarged pixel by pixel, always written as PNG."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from ddpm.checkpoint import atomically
+
+GAP = 1  # pixels of the original images between two of them
+SIDE = 32  # images smaller than this are enlarged by a whole factor
+
+
+def to_display(images: UInt8[Tensor, "n c h w"], grey_levels: int) -> np.ndarray:
+    """Grey levels spread over 0..255, [n, h, w, 3]."""
+    pixels = images.cpu().numpy().astype(np.float64) * (255.0 / (grey_levels - 1))
+    pixels = pixels.round().astype(np.uint8).transpose(0, 2, 3, 1)
+    return np.broadcast_to(pixels, (*pixels.shape[:3], 3)) if pixels.shape[3] == 1 else pixels
+
+
+def image_grid(
+    images: UInt8[Tensor, "n c h w"],
+    grey_levels: int,
+    columns: int | None = None,
+    scale: int | None = None,
+) -> Image.Image:
+    """A picture of all the images.
+
+    Args:
+        columns: images a row; makes the grid about square by default.
+        scale: enlargement; brings small images to about 32 pixels by default.
+    """
+    pixels = to_display(images, grey_levels)
+    n, height, width, _ = pixels.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    canvas = np.full(
+        (rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), 255, dtype=np.uint8
+    )
+    for i, image in enumerate(pixels):
+        y, x = i // columns * (height + GAP) + GAP, i % columns * (width + GAP) + GAP
+        canvas[y : y + height, x : x + width] = image
+    scale = scale or max(1, round(SIDE / height))
+    picture = Image.fromarray(canvas)
+    return picture.resize(
+        (picture.width * scale, picture.height * scale), Image.Resampling.NEAREST
+    )
+
+
+def save_png(picture: Image.Image, path: Path) -> None:
+    """Write a PNG, atomically."""
+    atomically(path, lambda partial: picture.save(partial, format="PNG"))

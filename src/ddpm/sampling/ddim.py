@@ -1,0 +1,39 @@
+"""DDIM (Song, Meng & Ermon 2021): deterministic at eta = 0, ancestral-like at eta = 1."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ddpm.diffusion import Denoiser, GaussianDiffusion
+from ddpm.errors import check
+from ddpm.sampling.base import Callback, NoiseSource, predict, reverse_indices
+
+
+def ddim(
+    diffusion: GaussianDiffusion,
+    denoiser: Denoiser,
+    x: Tensor,
+    noise: NoiseSource,
+    *,
+    start: int | None = None,
+    callback: Callback | None = None,
+    eta: float = 0.0,
+) -> Tensor:
+    """Follow DDIM's Eq. 12 down to t = 0.
+
+    Args:
+        eta: scales the noise of each step, sigma_t = eta sqrt(beta~_t) (DDIM's Eq. 16); in [0, 1].
+
+    See `ddpm.sampling` for the other arguments.
+    """
+    check(0 <= eta <= 1, f"eta must lie in [0, 1], got {eta:g}")
+    for index in reverse_indices(diffusion, start):
+        p, t = predict(diffusion, denoiser, x, index, callback)
+        epsilon = diffusion.epsilon_from_xstart(p.pred_xstart, x, t)
+        abar_prev = diffusion.coefficient("alphas_cumprod_prev", t, x)
+        variance = eta**2 * diffusion.coefficient("posterior_variance", t, x)
+        direction = (1 - abar_prev - variance).clamp_min(0).sqrt()
+        x = abar_prev.sqrt() * p.pred_xstart + direction * epsilon
+        if index > 0 and eta > 0:
+            x = x + variance.sqrt() * noise(index)
+    return x

@@ -1,0 +1,209 @@
+"""The noise schedule: beta_t and every constant derived from it, in float64 (paper Eq. 2-7).
+
+Time is counted from 0 to T-1 as in the authors' code: t = 0 is an image diffused for one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ddpm.errors import DdpmError, check
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """The forward process q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t I) (Eq. 2).
+
+    Every attribute is a float64 array of shape [T] under the name it has in the field.
+
+    Args:
+        betas: [T] forward variances, each in (0, 1]; 1 is allowed only in the last place.
+        timesteps: [T] what the network is told for each step; 0..T-1 unless respaced.
+
+    Raises:
+        DdpmError: betas are empty, not a vector, not finite or out of range.
+    """
+
+    betas: Array
+    timesteps: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    alphas: Array = field(init=False)
+    alphas_cumprod: Array = field(init=False)
+    alphas_cumprod_prev: Array = field(init=False)
+    sqrt_alphas_cumprod: Array = field(init=False)
+    sqrt_one_minus_alphas_cumprod: Array = field(init=False)
+    log_one_minus_alphas_cumprod: Array = field(init=False)
+    sqrt_recip_alphas_cumprod: Array = field(init=False)
+    sqrt_recipm1_alphas_cumprod: Array = field(init=False)
+    posterior_variance: Array = field(init=False)
+    posterior_log_variance_clipped: Array = field(init=False)
+    posterior_mean_coef1: Array = field(init=False)
+    posterior_mean_coef2: Array = field(init=False)
+    fixed_large_variance: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        betas = np.array(self.betas, dtype=np.float64)
+        check(betas.ndim == 1 and betas.size > 0, "betas must be a vector with at least one entry")
+        check(bool(np.isfinite(betas).all()), "betas must all be finite numbers")
+        bad = np.flatnonzero((betas <= 0) | (betas > 1))
+        if bad.size:
+            raise DdpmError(
+                f"betas must lie in (0, 1], but betas[{bad[0]}] is {betas[bad[0]]:g}; "
+                "lower beta_end or raise beta_start"
+            )
+        check(
+            bool((betas[:-1] < 1).all()),
+            "a beta of 1 erases the image, so only the last beta may be 1",
+        )
+        steps = np.array(self.timesteps, dtype=np.int64)
+        if steps.size == 0:
+            steps = np.arange(betas.size)
+        check(steps.shape == betas.shape, "timesteps must have as many entries as betas")
+
+        alphas = 1.0 - betas
+        abar = np.cumprod(alphas)
+        abar_prev = np.append(1.0, abar[:-1])
+        variance = betas * (1.0 - abar_prev) / (1.0 - abar)  # Eq. 7, beta~_t
+        # beta~_0 is 0, so its entry is replaced by the next one, as in the authors' code.
+        replacement = variance[1] if betas.size > 1 else betas[0]
+        with np.errstate(divide="ignore"):  # jsd ends at abar_T = 0: its reciprocal is infinite
+            recip = 1.0 / abar
+        derived = {
+            "betas": betas,
+            "timesteps": steps,
+            "alphas": alphas,
+            "alphas_cumprod": abar,
+            "alphas_cumprod_prev": abar_prev,
+            "sqrt_alphas_cumprod": np.sqrt(abar),
+            "sqrt_one_minus_alphas_cumprod": np.sqrt(1.0 - abar),
+            "log_one_minus_alphas_cumprod": np.log(1.0 - abar),
+            "sqrt_recip_alphas_cumprod": np.sqrt(recip),
+            "sqrt_recipm1_alphas_cumprod": np.sqrt(recip - 1.0),
+            "posterior_variance": variance,
+            "posterior_log_variance_clipped": np.log(np.append(replacement, variance[1:])),
+            "posterior_mean_coef1": betas * np.sqrt(abar_prev) / (1.0 - abar),  # Eq. 7
+            "posterior_mean_coef2": (1.0 - abar_prev) * np.sqrt(alphas) / (1.0 - abar),  # Eq. 7
+            "fixed_large_variance": np.append(replacement, betas[1:]),
+        }
+        for name, value in derived.items():
+            value.setflags(write=False)
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return int(self.betas.size)
+
+    @property
+    def num_timesteps(self) -> int:
+        """T, the number of diffusion steps."""
+        return len(self)
+
+    def respace(self, timesteps: Sequence[int] | NDArray[np.int64]) -> NoiseSchedule:
+        """The shorter chain that visits only `timesteps` and has the same marginals there.
+
+        Args:
+            timesteps: strictly increasing indices into this schedule, the last being T-1.
+
+        Returns:
+            A schedule of len(timesteps) steps whose `timesteps` tell the network the old times.
+        """
+        steps = np.asarray(timesteps, dtype=np.int64)
+        check(steps.ndim == 1 and steps.size > 0, "a trajectory needs at least one timestep")
+        check(
+            bool((np.diff(steps) > 0).all() and steps[0] >= 0 and steps[-1] < len(self)),
+            f"timesteps must increase and lie in 0..{len(self) - 1}",
+        )
+        if steps.size == len(self):
+            return self
+        abar = self.alphas_cumprod[steps]
+        betas = 1.0 - abar / np.append(1.0, abar[:-1])
+        return NoiseSchedule(betas, self.timesteps[steps])
+
+    def even_timesteps(self, num_inference_steps: int) -> NDArray[np.int64]:
+        """`num_inference_steps` evenly spaced timesteps, always with the first and the last."""
+        total = len(self)
+        check(
+            1 <= num_inference_steps <= total,
+            f"the number of steps must lie in 1..{total}, got {num_inference_steps}",
+        )
+        if num_inference_steps == 1:
+            return np.array([total - 1])
+        return np.linspace(0, total - 1, num_inference_steps).round().astype(np.int64)
+
+
+def _warmup(start: float, end: float, total: int, fraction: float) -> Array:
+    betas = np.full(total, end, dtype=np.float64)
+    length = int(total * fraction)
+    betas[:length] = np.linspace(start, end, length, dtype=np.float64)
+    return betas
+
+
+def _cosine(total: int) -> Array:
+    """Nichol & Dhariwal 2021, Eq. 17, with their offset 0.008 and ceiling 0.999."""
+    time = np.arange(total + 1) / total
+    abar = np.cos((time + 0.008) / 1.008 * np.pi / 2) ** 2
+    return np.minimum(1.0 - abar[1:] / abar[:-1], 0.999)
+
+
+SCHEDULES = (
+    "linear",
+    "quad",
+    "const",
+    "warmup10",
+    "warmup50",
+    "jsd",
+    "cosine",
+    "sigmoid",
+)
+
+
+def make_schedule(
+    name: str = "linear", timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
+) -> NoiseSchedule:
+    """A schedule by name; the defaults are the paper's.
+
+    Args:
+        name: one of `SCHEDULES`. linear, quad, const, warmup10, warmup50 and jsd are the authors';
+            cosine is Nichol & Dhariwal's; sigmoid lets beta follow a logistic curve over [-6, 6].
+        timesteps: T. The betas are not rescaled with T, as in the paper.
+        beta_start: first variance; cosine, const and jsd do not use it.
+        beta_end: last variance; cosine and jsd do not use it.
+
+    Raises:
+        DdpmError: unknown name, T < 1, or betas out of range.
+    """
+    check(timesteps >= 1, f"the number of diffusion steps T must be at least 1, got {timesteps}")
+    check(
+        0 < beta_start <= beta_end <= 1,
+        f"betas need 0 < beta_start <= beta_end <= 1, got {beta_start:g} and {beta_end:g}",
+    )
+    if name == "linear":
+        betas = np.linspace(beta_start, beta_end, timesteps, dtype=np.float64)
+    elif name == "quad":
+        betas = np.linspace(beta_start**0.5, beta_end**0.5, timesteps, dtype=np.float64) ** 2
+    elif name == "const":
+        betas = np.full(timesteps, beta_end, dtype=np.float64)
+    elif name == "warmup10":
+        betas = _warmup(beta_start, beta_end, timesteps, 0.1)
+    elif name == "warmup50":
+        betas = _warmup(beta_start, beta_end, timesteps, 0.5)
+    elif name == "jsd":
+        betas = 1.0 / np.linspace(timesteps, 1, timesteps, dtype=np.float64)
+    elif name == "cosine":
+        betas = _cosine(timesteps)
+    elif name == "sigmoid":
+        logistic = 1.0 / (1.0 + np.exp(-np.linspace(-6, 6, timesteps)))
+        betas = beta_start + (beta_end - beta_start) * logistic
+    else:
+        raise DdpmError(f"unknown schedule '{name}'; choose from {', '.join(SCHEDULES)}")
+    return NoiseSchedule(betas)
+
+
+def schedule_from_betas(betas: ArrayLike) -> NoiseSchedule:
+    """A schedule from betas given directly, [T], each in (0, 1]."""
+    return NoiseSchedule(np.asarray(betas, dtype=np.float64))

@@ -1,0 +1,63 @@
+"""What a run leaves behind while it goes: stats.jsonl, TensorBoard curves, a progress bar."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from torch.utils.tensorboard import SummaryWriter
+
+STATS = "stats.jsonl"
+
+
+def progress_bar(unit: str) -> Progress:
+    """A bar with a rate and the remaining time; tasks carry a field `note` for the rest."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+
+
+class RunLog:
+    """Appends measurements of a step to stats.jsonl and TensorBoard."""
+
+    def __init__(self, run: Path, from_step: int) -> None:
+        self.path = run / STATS
+        kept = [line for line in read_stats(run) if line["step"] <= from_step]
+        self.file = self.path.open("w")
+        for line in kept:  # what a resumed run will measure again is dropped
+            self.file.write(json.dumps(line) + "\n")
+        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=from_step)
+
+    def write(self, step: int, **values: float) -> None:
+        """One line, one point a curve."""
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        self.file.flush()
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush everything to disk."""
+        self.file.close()
+        self.board.close()
+
+
+def read_stats(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's stats.jsonl, oldest first; a line cut off by a crash is left out."""
+    path = run / STATS
+    if not path.is_file():
+        return []
+    lines = path.read_text().splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]

@@ -1,0 +1,100 @@
+"""Everything that decides how a run goes on: weights, averaged weights, optimiser, step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm.checkpoint import checkpoint_path, find_checkpoint, load_checkpoint, rotate, save_checkpoint
+from ddpm.config import Config
+from ddpm.errors import DdpmError, check
+from ddpm.model import DataFacts, Ddpm
+from ddpm.randomness import derive_key
+from ddpm.training.ema import Ema
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class TrainingState:
+    """The state of a run after `step` steps; (seed, step) decides all its random numbers."""
+
+    config: Config
+    facts: DataFacts
+    device: torch.device
+    step: int = 0
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        training = self.config.training
+        torch.manual_seed(derive_key(training.seed, "init"))
+        learns_variance = self.config.diffusion.build().learns_variance
+        network = self.config.network.build(self.facts.shape, learns_variance)
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = Ema(self.network, training.ema_decay)
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=training.lr, betas=(0.9, 0.999), eps=1e-8, fused=True
+        )
+
+    @property
+    def model(self) -> Ddpm:
+        """The model with the averaged weights, as it stands."""
+        images = self.step * self.config.training.batch_size
+        history = {"step": self.step, "images": images, "seconds": round(self.seconds, 1)}
+        return Ddpm(self.config, self.facts, self.ema.network, history)
+
+    def save(self, run: Path) -> Path:
+        """Write a checkpoint into `run` and drop the oldest."""
+        tensors: dict[str, Tensor] = {}
+        for prefix, network in (("network", self.network), ("ema", self.ema.network)):
+            tensors.update({f"{prefix}.{k}": v for k, v in network.state_dict().items()})
+        for name, parameter in self.network.named_parameters():
+            for moment in MOMENTS:
+                value = self.optimizer.state[parameter].get(moment, torch.zeros_like(parameter))
+                tensors[f"{moment}.{name}"] = value
+        path = checkpoint_path(run, self.step)
+        save_checkpoint(path, tensors, self.model.describe())
+        rotate(run)
+        return path
+
+    def restore(self, run: Path) -> None:
+        """Take up the newest checkpoint of `run`.
+
+        Raises:
+            DdpmError: there is none, it is damaged, or it is of another model.
+        """
+        path = find_checkpoint(run)
+        tensors, metadata = load_checkpoint(path)
+        stored = Config.from_dict(metadata["config"])
+        for group in ("network", "diffusion"):
+            check(
+                getattr(stored, group) == getattr(self.config, group),
+                f"{path} was trained with other {group} settings; "
+                "resume with the preset and options that the run was started with",
+            )
+        try:
+            for prefix, network in (("network", self.network), ("ema", self.ema.network)):
+                network.load_state_dict(
+                    {k: tensors[f"{prefix}.{k}"] for k in network.state_dict()}
+                )
+            self.step = int(metadata["history"]["step"])
+            self.seconds = float(metadata["history"]["seconds"])
+            optimizer = self.optimizer.state_dict()
+            optimizer["state"] = {
+                i: self._moments(tensors, name)
+                for i, (name, _) in enumerate(self.network.named_parameters())
+            }
+        except KeyError as error:
+            raise DdpmError(
+                f"{path} holds no {error}, so training cannot go on from it; "
+                "resume from a checkpoint of a training run"
+            ) from error
+        self.optimizer.load_state_dict(optimizer)
+
+    def _moments(self, tensors: dict[str, Tensor], name: str) -> dict[str, Any]:
+        moments: dict[str, Any] = {m: tensors[f"{m}.{name}"] for m in MOMENTS}
+        return {"step": torch.tensor(float(self.step)), **moments}
