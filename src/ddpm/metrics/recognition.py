@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from jaxtyping import UInt8
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.svm import SVC
 from torch import Tensor
 
 from ddpm.data.images import MemoryImages
+from ddpm.errors import DdpmError
 
 
 class DigitRecogniser:
@@ -17,8 +19,9 @@ class DigitRecogniser:
     """
 
     def __init__(self, train: MemoryImages) -> None:
-        assert train.labels is not None
-        self.classifier = SVC(C=10, probability=True, random_state=0)
+        if train.labels is None:
+            raise DdpmError(f"{train.name} has no labels to fit a classifier on")
+        self.classifier = CalibratedClassifierCV(SVC(), ensemble=False)
         self.classifier.fit(train.images.flatten(1).numpy(), train.labels.numpy())
 
     def share(self, images: UInt8[Tensor, "n c h w"], probability: float = 0.9) -> float:
