@@ -7,7 +7,7 @@ os.environ.setdefault("TERM", "dumb")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("ddpm", "beartype.beartype")
+install_import_hook("ddpm", "typecheck.check")
 
 import pytest
 import torch

@@ -129,7 +129,7 @@ class TrainingConfig:
     seed: int = 0
     """Decides the weights at the start, the order of the data and all noise."""
     precision: Precision = "auto"
-    """Of the network's arithmetic; the diffusion maths is float32. auto takes the fastest safe one."""
+    """Of the network; the diffusion maths is always float32. auto: the fastest safe one."""
     save_every: int = 5000
     """Steps between checkpoints; the last two are kept."""
     sample_every: int = 5000
@@ -174,9 +174,9 @@ class Config:
         """The inverse of `to_dict`; refuses names it does not know."""
         groups = {}
         for group in dataclasses.fields(Config):
-            make = group.default_factory
+            make: Any = group.default_factory
             values = stored.get(group.name, {})
-            known = {f.name for f in dataclasses.fields(make)}  # type: ignore[arg-type]
+            known = {f.name for f in dataclasses.fields(make)}
             unknown = sorted(set(values) - known)
             if unknown:
                 raise DdpmError(
@@ -184,5 +184,5 @@ class Config:
                     "it was written by another version of ddpm"
                 )
             tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-            groups[group.name] = make(**tuples)  # type: ignore[misc]
+            groups[group.name] = make(**tuples)
         return Config(**groups)

@@ -64,7 +64,7 @@ class GaussianDiffusion:
             if value not in options:
                 raise DdpmError(f"unknown {what} '{value}'; choose from {', '.join(options)}")
         check(
-            self.schedule.alphas_cumprod[-1] > 0
+            bool(self.schedule.alphas_cumprod[-1] > 0)
             or self.prediction_type in ("sample", "v_prediction"),
             f"this schedule ends in pure noise, from which '{self.prediction_type}' cannot recover "
             "x_0; use prediction_type sample or v_prediction",
@@ -233,7 +233,8 @@ class GaussianDiffusion:
         prediction, variance_output = self.split(output)
         log_variance = self.log_variance(variance_output, x_t, t)
         pred_xstart = self.to_xstart(prediction, x_t, t)
-        if self.clip_sample if clip_sample is None else clip_sample:  # before the mean is formed, never after
+        clip = self.clip_sample if clip_sample is None else clip_sample
+        if clip:  # before the mean is formed, never after
             pred_xstart = pred_xstart.clamp(-1, 1)
         if self.prediction_type == "previous_mean":
             mean = prediction

@@ -1,4 +1,4 @@
-"""Terms of the variational bound: Gaussian KL, the discrete decoder, L_{t-1} and L_0 (Eq. 5, 13)."""
+"""Terms of the variational bound: Gaussian KL, discrete decoder, L_{t-1}, L_0 (Eq. 5, 13)."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Ddpm:
     @property
     def denoiser(self) -> Denoiser:
         """The network as the diffusion maths calls it: no gradient, no dropout, float32 out."""
-        network = self.network.eval().to(memory_format=torch.channels_last)
+        network = in_channels_last(self.network.eval())
         bf16 = resolve_precision(self.config.training.precision, self.device) == "bf16"
 
         def call(x: Tensor, t: Tensor) -> Tensor:
@@ -143,6 +143,11 @@ class Ddpm:
             "facts": asdict(self.facts),
             "history": self.history,
         }
+
+
+def in_channels_last(network: UNet) -> UNet:
+    """Lay the weights out as the convolutions like them best."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

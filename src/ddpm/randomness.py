@@ -86,7 +86,7 @@ class Randomness:
 
     def normal(
         self, index: Int[Tensor, " b"], shape: tuple[int, ...], step: int = 0
-    ) -> Float[Tensor, "b *shape"]:
+    ) -> Float[Tensor, "b ..."]:
         """Standard normal float32 numbers, [b, *shape], by the Box-Muller transform."""
         count = math.prod(shape)
         half = -(-count // 2)

@@ -46,8 +46,7 @@ class Report:
         data = base64.b64encode(buffer.getvalue()).decode()
         caption = html.escape(caption)
         self.parts.append(
-            f'<img alt="{caption}" src="data:image/png;base64,{data}">'
-            f'<p class="note">{caption}</p>'
+            f'<img alt="{caption}" src="data:image/png;base64,{data}"><p class="note">{caption}</p>'
         )
 
     def table(self, head: list[str], rows: list[list[str]]) -> None:

@@ -228,7 +228,9 @@ class UNet(nn.Module):
             "resize the images or use fewer levels in ch_mult",
         )
 
-    def forward(self, x: Float[Tensor, "b c h w"], t: Int[Tensor, " b"]) -> Float[Tensor, "b o h w"]:
+    def forward(
+        self, x: Float[Tensor, "b c h w"], t: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b o h w"]:
         """Evaluate at images x and raw integer times t."""
         check(
             x.shape[1] == self.in_channels,
@@ -241,7 +243,7 @@ class UNet(nn.Module):
         h = self.conv_in(x)
         skips = [h]
         for level, blocks in enumerate(self.down):
-            for layer in blocks:  # type: ignore[union-attr]
+            for layer in blocks:  # type: ignore[attr-defined]
                 h = layer(h, temb)
                 skips.append(h)
             if level < len(self.downsamples):
@@ -251,7 +253,7 @@ class UNet(nn.Module):
         h = self.middle2(self.middle_attention(self.middle1(h, temb)), temb)
 
         for level, blocks in enumerate(self.up):
-            for layer in blocks:  # type: ignore[union-attr]
+            for layer in blocks:  # type: ignore[attr-defined]
                 h = layer(torch.cat([h, skips.pop()], dim=1), temb)
             if level < len(self.upsamples):
                 h = self.upsamples[level](h)

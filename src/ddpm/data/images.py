@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -12,6 +12,7 @@ from torch import Tensor
 Shape = tuple[int, int, int]
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """A set of images of one shape that can be read by index."""
 

@@ -72,4 +72,4 @@ def training_batches(
             yield source[order[step][share]]
         return
     wanted = (order[step][share].tolist() for step in range(start, stop))
-    yield from DataLoader(_OneByOne(source), batch_sampler=wanted, num_workers=workers)  # type: ignore[arg-type]
+    yield from DataLoader(_OneByOne(source), batch_sampler=wanted, num_workers=workers)

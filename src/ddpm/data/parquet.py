@@ -36,7 +36,8 @@ def parquet_images(files: list[Path], image_size: int, channels: int, name: str)
         )
         for cell in table["image"].to_pylist():
             data = cell.get("bytes") if isinstance(cell, dict) else cell
-            check(isinstance(data, bytes), f"an image in {path} is not stored as bytes")
+            if not isinstance(data, bytes):
+                raise DdpmError(f"an image in {path} is not stored as bytes")
             encoded.append(data)
         if "label" in table.column_names:
             labels.extend(table["label"].to_pylist())

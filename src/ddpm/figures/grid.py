@@ -18,8 +18,8 @@ SIDE = 32  # images smaller than this are enlarged by a whole factor
 
 def to_display(images: UInt8[Tensor, "n c h w"], grey_levels: int) -> np.ndarray:
     """Grey levels spread over 0..255, [n, h, w, 3]."""
-    pixels = images.cpu().numpy().astype(np.float64) * (255.0 / (grey_levels - 1))
-    pixels = pixels.round().astype(np.uint8).transpose(0, 2, 3, 1)
+    scaled = images.cpu().numpy().astype(np.float64) * (255.0 / (grey_levels - 1))
+    pixels = scaled.round().astype(np.uint8).transpose(0, 2, 3, 1)
     return np.broadcast_to(pixels, (*pixels.shape[:3], 3)) if pixels.shape[3] == 1 else pixels
 
 
@@ -47,9 +47,7 @@ def image_grid(
         canvas[y : y + height, x : x + width] = image
     scale = scale or max(1, round(SIDE / height))
     picture = Image.fromarray(canvas)
-    return picture.resize(
-        (picture.width * scale, picture.height * scale), Image.Resampling.NEAREST
-    )
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
 def save_png(picture: Image.Image, path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +12,8 @@ from ddpm.diffusion import Denoiser, GaussianDiffusion, PMeanVariance
 from ddpm.errors import check
 
 
-class SampleState(NamedTuple):
+@dataclass(frozen=True)
+class SampleState:
     """What a callback sees: the image at time index `index`, and the x_0 predicted from it."""
 
     index: int

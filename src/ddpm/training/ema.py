@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+
+from ddpm.unet import UNet
 
 
 class Ema:
@@ -15,12 +16,12 @@ class Ema:
     average starts at the initial weights and the decay is constant.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: UNet, decay: float) -> None:
         self.decay = decay
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
+    def update(self, network: UNet) -> None:
         """Move one step towards the weights of `network`."""
         shadow = [p.detach() for p in self.network.parameters()]
         current = [p.detach() for p in network.parameters()]

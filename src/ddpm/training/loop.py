@@ -156,7 +156,9 @@ def prepare_run(config: Config, source: ImageSource, run: Path, resume: bool) ->
     return state
 
 
-def train(config: Config, source: ImageSource, run: Path, *, resume: bool = False) -> TrainingResult:
+def train(
+    config: Config, source: ImageSource, run: Path, *, resume: bool = False
+) -> TrainingResult:
     """Train until `config.training.steps`, a signal or `max_minutes`; always ends saved.
 
     Args:
@@ -232,9 +234,7 @@ def train(config: Config, source: ImageSource, run: Path, *, resume: bool = Fals
                 log.close()
     save()
     stopped = None if state.step >= training.steps else stopped
-    return TrainingResult(
-        run, state.step, checkpoint_path(run, state.step), state.seconds, stopped
-    )
+    return TrainingResult(run, state.step, checkpoint_path(run, state.step), state.seconds, stopped)
 
 
 def draw_samples(state: TrainingState, run: Path, n: int = 64, steps: int = 50) -> Path:

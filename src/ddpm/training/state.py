@@ -9,10 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm.checkpoint import checkpoint_path, find_checkpoint, load_checkpoint, rotate, save_checkpoint
+from ddpm.checkpoint import (
+    checkpoint_path,
+    find_checkpoint,
+    load_checkpoint,
+    rotate,
+    save_checkpoint,
+)
 from ddpm.config import Config
 from ddpm.errors import DdpmError, check
-from ddpm.model import DataFacts, Ddpm
+from ddpm.model import DataFacts, Ddpm, in_channels_last
 from ddpm.randomness import derive_key
 from ddpm.training.ema import Ema
 
@@ -34,7 +40,7 @@ class TrainingState:
         torch.manual_seed(derive_key(training.seed, "init"))
         learns_variance = self.config.diffusion.build().learns_variance
         network = self.config.network.build(self.facts.shape, learns_variance)
-        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = in_channels_last(network.to(self.device))
         self.ema = Ema(self.network, training.ema_decay)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=training.lr, betas=(0.9, 0.999), eps=1e-8, fused=True
@@ -78,9 +84,7 @@ class TrainingState:
             )
         try:
             for prefix, network in (("network", self.network), ("ema", self.ema.network)):
-                network.load_state_dict(
-                    {k: tensors[f"{prefix}.{k}"] for k in network.state_dict()}
-                )
+                network.load_state_dict({k: tensors[f"{prefix}.{k}"] for k in network.state_dict()})
             self.step = int(metadata["history"]["step"])
             self.seconds = float(metadata["history"]["seconds"])
             optimizer = self.optimizer.state_dict()
