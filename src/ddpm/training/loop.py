@@ -56,6 +56,11 @@ def learning_rate(training: TrainingConfig, step: int) -> float:
     return rate
 
 
+def make_accelerator() -> Accelerator:
+    """Devices and processes; precision is ours to choose, so that the maths stays float32."""
+    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+
+
 @contextmanager
 def catch_signals() -> Iterator[list[str]]:
     """Collect SIGINT and SIGTERM in a list instead of dying; a second one dies as usual."""
@@ -76,11 +81,12 @@ def catch_signals() -> Iterator[list[str]]:
             signal.signal(number, handler)
 
 
-class _Step:
+class TrainingStep:
     """One optimiser step on a uint8 batch, as a function of (state, images, step number)."""
 
-    def __init__(self, state: TrainingState, accelerator: Accelerator) -> None:
+    def __init__(self, state: TrainingState) -> None:
         training = state.config.training
+        accelerator = make_accelerator()
         self.state, self.training, self.accelerator = state, training, accelerator
         self.diffusion = state.config.diffusion.build()
         self.network = accelerator.prepare_model(state.network)
@@ -135,7 +141,7 @@ def prepare_run(config: Config, source: ImageSource, run: Path, resume: bool) ->
         DdpmError: the run exists and `resume` is off, or the other way round; or they do not fit.
     """
     training = config.training
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = make_accelerator()
     check(
         training.batch_size % accelerator.num_processes == 0,
         f"a batch of {training.batch_size} cannot be shared evenly by "
@@ -171,11 +177,11 @@ def train(
         DdpmError: the run cannot be written, resumed, or its loss is no longer finite.
     """
     state = prepare_run(config, source, run, resume)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = make_accelerator()
     training = config.training
     if isinstance(source, MemoryImages):
         source = source.to(state.device)
-    step = _Step(state, accelerator)
+    step = TrainingStep(state)
     order = DataOrder(len(source), training.batch_size, training.seed)
     batches = training_batches(source, order, state.step, training.steps, step.share)
     main = accelerator.is_main_process

@@ -1,0 +1,80 @@
+"""Grey levels to [-1, 1] and back, and the embedded digits."""
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from ddpm.data import MemoryImages, from_unit_range, to_unit_range
+from ddpm.data.digits import digits
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_every_grey_level_survives_the_round_trip(levels):
+    grey = torch.arange(levels, dtype=torch.uint8)
+    assert torch.equal(from_unit_range(to_unit_range(grey, levels), levels), grey)
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_grey_levels_are_spread_evenly_over_minus_one_to_one(levels):
+    x = to_unit_range(torch.arange(levels, dtype=torch.uint8), levels)
+    expected = torch.linspace(-1, 1, levels, dtype=torch.float64)
+    assert x.dtype == torch.float32
+    torch.testing.assert_close(x.double(), expected, atol=2e-7, rtol=0)
+
+
+def test_256_levels_are_the_papers_division_by_127_5():
+    grey = torch.arange(256, dtype=torch.uint8)
+    expected = grey.double() / 127.5 - 1
+    torch.testing.assert_close(to_unit_range(grey, 256).double(), expected, atol=2e-7, rtol=0)
+
+
+def test_a_float_goes_to_the_nearest_grey_level_and_the_outside_to_the_ends():
+    # 3 levels sit at -1, 0, 1, so the borders between them are at -0.5 and 0.5.
+    x = torch.tensor([-7.0, -1.0, -0.51, -0.49, 0.0, 0.49, 0.51, 1.0, 7.0])
+    assert from_unit_range(x, 3).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_memory_images_are_read_by_index_and_know_their_shape():
+    images = MemoryImages(torch.arange(12, dtype=torch.uint8).reshape(3, 1, 2, 2))
+    assert (len(images), images.shape) == (3, (1, 2, 2))
+    assert images[torch.tensor([2, 0])].flatten().tolist() == [8, 9, 10, 11, 0, 1, 2, 3]
+
+
+def test_digits_are_1500_and_297_of_8x8_with_17_levels():
+    for split, count in (("train", 1500), ("test", 297)):
+        data = digits(split)
+        assert (len(data), data.shape, data.grey_levels) == (count, (1, 8, 8), 17)
+        assert len(data.labels) == count
+        assert data.images.unique().tolist() == list(range(17))
+
+
+def test_the_digit_splits_are_disjoint_and_together_are_the_whole_set():
+    data = load_digits()
+    whole = [tuple(image.astype(int).ravel()) for image in data.images]
+    assert len(set(whole)) == 1797  # so that images can be told apart by their pixels
+    train, test = (
+        [tuple(image.flatten().tolist()) for image in digits(split).images]
+        for split in ("train", "test")
+    )
+    assert not set(train) & set(test)
+    assert sorted(train + test) == sorted(whole)
+
+
+def test_every_digit_keeps_its_label():
+    data = load_digits()
+    label = {
+        tuple(image.astype(int).ravel()): int(target)
+        for image, target in zip(data.images, data.target, strict=True)
+    }
+    test = digits("test")
+    found = [label[tuple(image.flatten().tolist())] for image in test.images]
+    assert test.labels.tolist() == found
+
+
+def test_the_digit_split_is_balanced_and_does_not_follow_the_global_seeds():
+    first = digits("test")
+    torch.manual_seed(99)
+    assert torch.equal(digits("test").images, first.images)
+    counts = torch.bincount(first.labels, minlength=10)
+    assert counts.min() >= 28  # 297 / 10, within the classes' own imbalance
+    assert counts.max() <= 31

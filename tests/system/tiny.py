@@ -1,0 +1,61 @@
+"""What many tests share: a network and a run so small that a step takes milliseconds."""
+
+from dataclasses import replace
+
+import torch
+
+from ddpm.config import Config, DataConfig, DiffusionConfig, NetworkConfig, TrainingConfig
+from ddpm.data.images import MemoryImages
+from ddpm.model import DataFacts, Ddpm
+
+
+def tiny_config(dropout=0.0, flip=False, timesteps=20, channels=1, **training):
+    """8x8 images, 8 channels on one level, T = 20."""
+    options = {
+        "steps": 20,
+        "batch_size": 4,
+        "lr": 1e-3,
+        "warmup": 5,
+        "ema_decay": 0.9,
+        "save_every": 10,
+        "sample_every": 0,
+        "log_every": 5,
+        **training,
+    }
+    return Config(
+        data=DataConfig(path="digits", image_size=8, channels=channels, flip=flip),
+        network=NetworkConfig(
+            ch=8,
+            ch_mult=(1,),
+            num_res_blocks=1,
+            attn_resolutions=(),
+            dropout=dropout,
+            norm_groups=4,
+        ),
+        diffusion=DiffusionConfig(timesteps=timesteps, beta_end=0.2),
+        training=TrainingConfig(**options),
+    )
+
+
+def with_training(config, **changes):
+    """`config` with other training settings."""
+    return replace(config, training=replace(config.training, **changes))
+
+
+def tiny_images(n=10, grey_levels=17, channels=1, seed=1):
+    """`n` random images of 8x8 pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, grey_levels, (n, channels, 8, 8), generator=generator)
+    return MemoryImages(pixels.to(torch.uint8), grey_levels, "noise")
+
+
+def tiny_model(seed=0, **options):
+    """A model whose every weight matters: normal numbers instead of a near-zero last layer."""
+    config = tiny_config(**options)
+    facts = DataFacts((config.data.channels, 8, 8), 17, "noise")
+    network = config.network.build(facts.shape)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return Ddpm(config, facts, network.requires_grad_(False), {"step": 3, "seconds": 1.5})
