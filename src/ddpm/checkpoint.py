@@ -128,3 +128,9 @@ def rotate(run: Path, keep: int = KEEP) -> None:
     """Remove all but the newest `keep` checkpoints of a run."""
     for old in checkpoints(run)[:-keep]:
         old.unlink()
+        errors_path(old).unlink(missing_ok=True)
+
+
+def errors_path(checkpoint: Path) -> Path:
+    """Where the errors measured of a checkpoint's model are kept (see `ddpm.analytic`)."""
+    return checkpoint.with_name(f"errors-{checkpoint.name}")

@@ -10,15 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ddpm.errors import DdpmError, check
 from ddpm.schedule import NoiseSchedule
 
 PredictionType = Literal["epsilon", "sample", "previous_mean", "v_prediction"]
-VarianceType = Literal["fixed_small", "fixed_large", "learned", "learned_range"]
+VarianceType = Literal["fixed_small", "fixed_large", "learned", "learned_range", "analytic"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 Images = Float[Tensor, "b *dims"]
 Times = Int[Tensor, " b"]
@@ -44,14 +46,19 @@ class GaussianDiffusion:
             sqrt(1-abar) x_0 (v_prediction, Salimans & Ho 2022).
         variance_type: the reverse variance: beta~_t (fixed_small), beta_t (fixed_large), a
             log-variance in the second half of the output channels (learned), or an interpolation
-            between the two in log space (learned_range, Nichol & Dhariwal 2021, Eq. 15).
+            between the two in log space (learned_range, Nichol & Dhariwal 2021, Eq. 15), or the
+            optimum for the network's measured errors (analytic, Bao et al. 2022).
         clip_sample: clip the predicted x_0 to [-1, 1] before the posterior mean is formed.
+        xstart_mse: for analytic only: the mean squared error of the predicted x_0 at each time of
+            the *whole* chain, [T] or one for every pixel and channel, [T, c, h, w]. It is indexed
+            by `schedule.timesteps`, so it serves every respaced chain too.
     """
 
     schedule: NoiseSchedule
     prediction_type: PredictionType = "epsilon"
     variance_type: VarianceType = "fixed_large"
     clip_sample: bool = True
+    xstart_mse: NDArray[np.float64] | None = None
     _cache: dict[tuple[str, torch.device, torch.dtype], Tensor] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -63,6 +70,10 @@ class GaussianDiffusion:
         ):
             if value not in options:
                 raise DdpmError(f"unknown {what} '{value}'; choose from {', '.join(options)}")
+        check(
+            self.variance_type != "analytic" or self.xstart_mse is not None,
+            "variance_type 'analytic' needs the network's measured errors; see ddpm.analytic",
+        )
         check(
             bool(self.schedule.alphas_cumprod[-1] > 0)
             or self.prediction_type in ("sample", "v_prediction"),
@@ -87,6 +98,15 @@ class GaussianDiffusion:
             self.prediction_type,
             self.variance_type,
             self.clip_sample,
+            self.xstart_mse,
+        )
+
+    def with_variance(
+        self, variance_type: VarianceType, xstart_mse: NDArray[np.float64] | None = None
+    ) -> GaussianDiffusion:
+        """The same model with another reverse variance; no retraining for the fixed ones."""
+        return GaussianDiffusion(
+            self.schedule, self.prediction_type, variance_type, self.clip_sample, xstart_mse
         )
 
     def coefficient(self, name: str, t: Times, like: Tensor) -> Tensor:
@@ -175,7 +195,7 @@ class GaussianDiffusion:
 
     def convert(self, output: Images, x_t: Images, t: Times, to: PredictionType) -> Images:
         """A network output of this `prediction_type`, said in the terms of another."""
-        target = GaussianDiffusion(self.schedule, to, self.variance_type, self.clip_sample)
+        target = GaussianDiffusion(self.schedule, to)
         return target.from_xstart(self.to_xstart(output, x_t, t), x_t, t)
 
     # -- the reverse process ---------------------------------------------------------------------
@@ -206,6 +226,8 @@ class GaussianDiffusion:
             value = self.coefficient("posterior_log_variance_clipped", t, x_t)
         elif self.variance_type == "fixed_large":
             value = self.coefficient("fixed_large_variance", t, x_t).log()
+        elif self.variance_type == "analytic":
+            value = self.analytic_variance(t, x_t).log()
         elif variance_output is None:
             raise DdpmError("a learned variance needs the second half of the network's output")
         elif self.variance_type == "learned":
@@ -215,6 +237,21 @@ class GaussianDiffusion:
             high = self.coefficient("betas", t, x_t).log()
             value = low + (variance_output + 1) / 2 * (high - low)
         return value.expand(x_t.shape)
+
+    def analytic_variance(self, t: Times, x_t: Tensor) -> Tensor:
+        """sigma^2 = beta~ + coef1^2 E|x_0 - x^_0|^2, the best there is (Bao et al. 2022, Thm. 1).
+
+        At the last step, where beta~ is 0 and coef1 is 1, this is the error itself.
+        """
+        key = ("xstart_mse", t.device, x_t.dtype)
+        if key not in self._cache:
+            assert self.xstart_mse is not None
+            table = torch.from_numpy(self.xstart_mse[self.schedule.timesteps])
+            self._cache[key] = table.to(x_t.dtype).to(t.device)
+        mse = self._cache[key][t]
+        mse = mse.reshape(*mse.shape, *[1] * (x_t.ndim - mse.ndim))
+        coef1 = self.coefficient("posterior_mean_coef1", t, x_t)
+        return self.coefficient("posterior_variance", t, x_t) + coef1**2 * mse
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
         """The network's output as (prediction, variance output or None)."""

@@ -11,14 +11,20 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ddpm.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from ddpm.analytic import ErrorTable, load_errors, measure_errors
+from ddpm.bound import Bound, evaluate_bound
+from ddpm.checkpoint import errors_path, find_checkpoint, load_checkpoint, save_checkpoint
 from ddpm.config import Config
 from ddpm.data.images import Shape, from_unit_range
-from ddpm.diffusion import Denoiser
+from ddpm.data.open import open_data
+from ddpm.diffusion import Denoiser, GaussianDiffusion
 from ddpm.errors import DdpmError, check
 from ddpm.randomness import Randomness
 from ddpm.sampling import Callback, get_sampler
+from ddpm.trajectory import choose_timesteps
 from ddpm.unet import UNet
+
+MEASURED_IMAGES = 750  # training images on which a network's errors are measured
 
 
 @dataclass(frozen=True)
@@ -51,9 +57,12 @@ class Ddpm:
     facts: DataFacts
     network: UNet
     history: dict[str, Any] = field(default_factory=dict)
+    source: tuple[Path, str] | None = None
+    """The file it was loaded from and that file's checksum."""
 
     def __post_init__(self) -> None:
         self.diffusion = self.config.diffusion.build()
+        self._errors: ErrorTable | None = None
 
     @property
     def device(self) -> torch.device:
@@ -94,6 +103,8 @@ class Ddpm:
         seed: int = 0,
         sampler: str = "ancestral",
         steps: int | None = None,
+        trajectory: str = "even",
+        variance: str | None = None,
         batch_size: int = 64,
         callback: Callback | None = None,
         **options: float,
@@ -103,8 +114,9 @@ class Ddpm:
         Args:
             n: how many. The i-th of a seed is the same whatever n and the batch size.
             seed: which ones.
-            sampler: ancestral (the paper's Algorithm 2) or ddim.
-            steps: network calls an image, evenly spaced over the chain; all T by default.
+            sampler: ancestral (the paper's Algorithm 2), ddim, dpm-solver or langevin.
+            steps: timesteps to visit; all T by default.
+            trajectory, variance: see `chain`.
             batch_size: images at a time.
             callback: sees every step of every batch (`ddpm.sampling.SampleState`).
             options: of the sampler, such as eta for ddim.
@@ -119,9 +131,7 @@ class Ddpm:
         check(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
         check(seed >= 0, f"the seed must be at least 0, got {seed}")
         draw = get_sampler(sampler)
-        diffusion = self.diffusion
-        if steps is not None:
-            diffusion = diffusion.respace(diffusion.schedule.even_timesteps(steps))
+        diffusion = self.chain(steps, trajectory, variance)
         batches = []
         with torch.inference_mode():
             for index in torch.arange(n).split(batch_size):
@@ -130,6 +140,99 @@ class Ddpm:
                 x = draw(diffusion, self.denoiser, start, noise, callback=callback, **options)
                 batches.append(from_unit_range(x, self.facts.grey_levels).cpu())  # type: ignore[arg-type]
         return torch.cat(batches)
+
+    def errors(self, callback: Callable[[int], None] | None = None) -> ErrorTable:
+        """The network's errors at every timestep, measured once and kept beside the checkpoint.
+
+        They are measured on images the model was trained on, which must still be there.
+
+        Args:
+            callback: called with the number of (image, timestep) pairs just done.
+        """
+        if self._errors is None and self.source is not None:
+            self._errors = load_errors(errors_path(self.source[0]), self.source[1])
+        if self._errors is None:
+            training = open_data(self.config.data, "train")
+            order = Randomness(0, "errors").permutation(len(training))
+            images = training[order[:MEASURED_IMAGES]].to(self.device)
+            self._errors = measure_errors(
+                self.diffusion, self.denoiser, images, self.facts.grey_levels, callback=callback
+            )
+            if self.source is not None:
+                self._errors.save(errors_path(self.source[0]), self.source[1])
+        return self._errors
+
+    def chain(
+        self, steps: int | None = None, trajectory: str = "even", variance: str | None = None
+    ) -> GaussianDiffusion:
+        """The reverse chain of `steps` timesteps with the given variance.
+
+        Args:
+            steps: all T by default.
+            trajectory: even, quadratic or optimal (of least bits; uses `errors`).
+            variance: the model's own by default; any trained model can use fixed_small,
+                fixed_large or analytic (uses `errors`) instead.
+
+        Raises:
+            DdpmError: steps out of range, an unknown name, or a variance that was not learned.
+        """
+        diffusion = self.diffusion
+        if variance is not None and variance != diffusion.variance_type:
+            check(
+                not diffusion.learns_variance and not variance.startswith("learned"),
+                f"this model was trained with variance_type '{diffusion.variance_type}' and cannot "
+                f"use '{variance}'",
+            )
+            table = self.errors().xstart_mse if variance == "analytic" else None
+            diffusion = diffusion.with_variance(variance, table)  # type: ignore[arg-type]
+        if steps is None:
+            return diffusion
+        errors = self.errors() if trajectory == "optimal" else None
+        return diffusion.respace(choose_timesteps(trajectory, diffusion.schedule, steps, errors))
+
+    def bound(
+        self,
+        images: UInt8[Tensor, "n c h w"],
+        *,
+        steps: int | None = None,
+        trajectory: str = "even",
+        variance: str | None = None,
+        seed: int = 0,
+        batch_size: int = 256,
+        callback: Callable[[int], None] | None = None,
+    ) -> Bound:
+        """The variational bound of each image, term by term (Eq. 5); see `evaluate_bound`.
+
+        Args:
+            images: grey levels 0..grey_levels-1, of the model's shape.
+            steps, trajectory, variance: see `chain`.
+
+        Raises:
+            DdpmError: images of another shape or with grey levels the model does not know.
+        """
+        shape, levels = tuple(images.shape[1:]), self.facts.grey_levels
+        check(
+            shape == tuple(self.facts.shape),
+            f"this model knows images of shape {tuple(self.facts.shape)}, got {shape}",
+        )
+        highest = int(images.max())
+        check(
+            highest < levels,
+            f"this model knows grey levels 0..{levels - 1}, but the images have {highest}",
+        )
+        return evaluate_bound(
+            self.chain(steps, trajectory, variance),
+            self.denoiser,
+            images.to(self.device),
+            levels,
+            seed=seed,
+            batch_size=batch_size,
+            callback=callback,
+        )
+
+    def bits_per_dim(self, images: UInt8[Tensor, "n c h w"], **options: Any) -> float:
+        """Mean bits/dim of the images: `bound(images, **options).mean`."""
+        return self.bound(images, **options).mean
 
     def save(self, path: str | Path) -> None:
         """Write the averaged weights and the description to one safetensors file."""
@@ -179,7 +282,9 @@ def model_from_checkpoint(tensors: dict[str, Tensor], metadata: dict[str, Any], 
     except (KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise DdpmError(f"{path} does not hold the model that it describes ({reason})") from error
-    return Ddpm(config, facts, network.requires_grad_(False), metadata.get("history", {}))
+    history = metadata.get("history", {})
+    source = path, str(metadata["checksum"])
+    return Ddpm(config, facts, network.requires_grad_(False), history, source)
 
 
 def load(path: str | Path, device: str | torch.device | None = None) -> Ddpm:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "train a model from a preset",
     "sample": "draw images from a trained model",
+    "evaluate": "measure bits/dim and rate-distortion",
     "info": "say what a trained model is",
     "demo": "train, sample and show the embedded digits in a few minutes",
 }

@@ -28,9 +28,13 @@ class Sample:
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64
     """How many images."""
     sampler: str = "ancestral"
-    """ancestral (the paper's Algorithm 2) or ddim."""
+    """ancestral (the paper's Algorithm 2), ddim, dpm-solver or langevin."""
     steps: int | None = None
-    """Network calls an image; all T of the model by default."""
+    """Timesteps to visit; all T of the model by default."""
+    trajectory: str = "even"
+    """Which timesteps: even, quadratic or optimal."""
+    variance: str | None = None
+    """fixed_small, fixed_large or analytic; the model's own by default."""
     eta: float | None = None
     """Noise of ddim: 0 is deterministic (the default), 1 is ancestral-like."""
     seed: int = 0
@@ -75,6 +79,8 @@ def run(argv: Sequence[str]) -> int:
             seed=args.seed,
             sampler=args.sampler,
             steps=args.steps,
+            trajectory=args.trajectory,
+            variance=args.variance,
             batch_size=args.batch_size,
             callback=callback,
             **options,

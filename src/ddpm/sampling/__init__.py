@@ -16,8 +16,15 @@ from ddpm.errors import DdpmError
 from ddpm.sampling.ancestral import ancestral
 from ddpm.sampling.base import Callback, NoiseSource, SampleState
 from ddpm.sampling.ddim import ddim
+from ddpm.sampling.dpm_solver import dpm_solver
+from ddpm.sampling.langevin import langevin
 
-SAMPLERS: dict[str, Callable[..., object]] = {"ancestral": ancestral, "ddim": ddim}
+SAMPLERS: dict[str, Callable[..., object]] = {
+    "ancestral": ancestral,
+    "ddim": ddim,
+    "dpm-solver": dpm_solver,
+    "langevin": langevin,
+}
 
 
 def get_sampler(name: str) -> Callable[..., object]:
@@ -34,5 +41,7 @@ __all__ = [
     "SampleState",
     "ancestral",
     "ddim",
+    "dpm_solver",
     "get_sampler",
+    "langevin",
 ]

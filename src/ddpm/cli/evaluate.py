@@ -1,0 +1,147 @@
+"""`ddpm evaluate RUN`: measure a trained model on images it has not seen."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from ddpm.bound import Bound
+from ddpm.checkpoint import atomically
+from ddpm.cli.parse import parse, positional, say
+from ddpm.data import open_data
+from ddpm.data.open import Split
+from ddpm.errors import check
+from ddpm.figures.grid import save_png
+from ddpm.figures.likelihood import rate_distortion_plot
+from ddpm.model import Ddpm, load
+from ddpm.training.log import progress_bar
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a trained model: bits/dim (Eq. 5) and the rate-distortion curve (Figure 5)."""
+
+    bpd: bool = False
+    """Measure the variational bound in bits/dim, term by term."""
+    data: Annotated[str | None, tyro.conf.arg(name="data")] = None
+    """Images to measure on; what the model was trained on by default."""
+    split: Split = "test"
+    """test (held out) or train."""
+    images: int | None = None
+    """How many images, the first of the set; all by default."""
+    steps: int | None = None
+    """Timesteps of the chain; all T by default."""
+    trajectory: str = "even"
+    """Which timesteps: even, quadratic or optimal."""
+    variance: str | None = None
+    """fixed_small, fixed_large or analytic; the model's own by default."""
+    seed: int = 0
+    """Decides the noise."""
+    batch_size: int = 256
+    """Images in one network call."""
+    out: Path | None = None
+    """Folder for bpd.json, rate_distortion.csv and .png; RUN/evaluation by default."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse, measure, write, print the table."""
+    name, rest = positional(argv, "a run or checkpoint", "evaluate")
+    args = parse(Evaluate, rest, f"evaluate {name or 'RUN'}")
+    check(args.bpd, "say what to measure: --bpd")
+    check(args.batch_size >= 1, f"--batch-size must be at least 1, got {args.batch_size}")
+    check(args.images is None or args.images >= 1, f"--images must be positive, got {args.images}")
+    check(args.seed >= 0, f"--seed must be at least 0, got {args.seed}")
+    model = load(name)
+    config = replace(model.config.data, path=args.data or model.config.data.path)
+    source = open_data(config, args.split)
+    check(
+        source.grey_levels == model.facts.grey_levels,
+        f"{source.name} has {source.grey_levels} grey levels, but the model was trained with "
+        f"{model.facts.grey_levels}",
+    )
+    n = min(args.images or len(source), len(source))
+    images = source[torch.arange(n)]
+    with progress_bar("evaluations") as bar:
+        if args.variance == "analytic" or args.trajectory == "optimal":
+            errors = bar.add_task("measuring errors", total=None, note="")
+            model.errors(lambda count: bar.advance(errors, count))
+        # The chain is built here too, so that a wrong choice is told before the bar appears.
+        steps = model.chain(args.steps, args.trajectory, args.variance).num_timesteps
+        task = bar.add_task("bits/dim", total=n * steps, note="")
+        bound = model.bound(
+            images,
+            steps=args.steps,
+            trajectory=args.trajectory,
+            variance=args.variance,
+            seed=args.seed,
+            batch_size=args.batch_size,
+            callback=lambda count: bar.advance(task, count),
+        )
+    out = args.out or (Path(name) if Path(name).is_dir() else Path(name).parent) / "evaluation"
+    write(bound, model, args, source.name, out)
+    Console().print(block_table(bound))
+    say(
+        f"{bound.mean:.4f} ± {bound.standard_error:.4f} bits/dim on {n:,} images of {source.name} "
+        f"with {steps:,} steps",
+        f"written to {out}/: bpd.json, rate_distortion.csv, rate_distortion.png",
+    )
+    return 0
+
+
+def block_table(bound: Bound, blocks: int = 10) -> Table:
+    """The terms of the bound summed over stretches of time, with the errors there."""
+    table = Table("time", "bits/dim", "x_0 RMSE (0..255)", "epsilon MSE")
+    for part in reversed(np.array_split(np.arange(len(bound.timesteps)), blocks)):
+        if part.size == 0:
+            continue
+        times = bound.timesteps[part]
+        table.add_row(
+            f"{times[-1]}..{times[0]}",
+            f"{bound.terms[:, part].mean(axis=0).sum():.4f}",
+            f"{127.5 * np.sqrt(bound.xstart_mse[:, part].mean()):.2f}",
+            f"{bound.eps_mse[:, part].mean():.4f}",
+        )
+    table.add_row("prior L_T", f"{bound.prior.mean():.6f}", "", "")
+    table.add_row("of it L_0", f"{bound.terms[:, 0].mean():.4f}", "", "")
+    table.add_row("total", f"{bound.mean:.4f}", "", "")
+    return table
+
+
+def write(bound: Bound, model: Ddpm, args: Evaluate, data: str, out: Path) -> None:
+    """bpd.json, rate_distortion.csv and rate_distortion.png."""
+    options = {key: str(value) for key, value in asdict(args).items() if value is not None}
+    document = {
+        "bits_per_dim": bound.mean,
+        "standard_error": bound.standard_error,
+        "images": len(bound.total),
+        "data": data,
+        "options": options,
+        "model": model.history,
+        "prior": float(bound.prior.mean()),
+        "timesteps": bound.timesteps.tolist(),
+        "terms": bound.terms.mean(axis=0).tolist(),
+        "xstart_mse": bound.xstart_mse.mean(axis=0).tolist(),
+        "eps_mse": bound.eps_mse.mean(axis=0).tolist(),
+        "per_image": bound.total.tolist(),
+    }
+    atomically(out / "bpd.json", lambda partial: partial.write_text(json.dumps(document) + "\n"))
+    curve = bound.rate_distortion()
+
+    def write_curve(partial: Path) -> None:
+        with partial.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(curve)
+            rows.writerows(zip(*(column.tolist() for column in curve.values()), strict=True))
+
+    atomically(out / "rate_distortion.csv", write_curve)
+    save_png(rate_distortion_plot(bound), out / "rate_distortion.png")
