@@ -72,7 +72,7 @@ class Bound:
         rmse = 127.5 * np.sqrt(mse)
         with np.errstate(divide="ignore"):
             psnr = 20 * np.log10(255.0 / rmse)
-        step = np.append(self.timesteps[::-1] + 1, 0)
+        step = np.append(self.timesteps[::-1] + 1.0, 0.0)
         return {"reverse_step": step.max() - step, "rate": received, "rmse": rmse, "psnr": psnr}
 
 

@@ -1,9 +1,9 @@
 """The order of the data: whole epochs, a function of (seed, step) alone."""
 
 import torch
-from system.tiny import tiny_images
 
 from ddpm.data import DataOrder, training_batches
+from system.tiny import tiny_images
 
 
 def test_every_epoch_visits_every_image_once():

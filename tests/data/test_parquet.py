@@ -1,0 +1,146 @@
+"""Parquet files in the Hugging Face layout: a struct column `image` of encoded bytes."""
+
+import io
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpm.config import DataConfig
+from ddpm.data import open_data
+from ddpm.errors import DdpmError
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+
+def png(value, side=4):
+    """The bytes of a PNG filled with one grey value."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), (value,) * 3).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def write(path, cells, labels=None, column="image"):
+    """A Parquet file of image structs."""
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    cells = [{"bytes": cell, "path": None} for cell in cells]
+    columns = {column: pa.array(cells, kind)}
+    if labels is not None:
+        columns["label"] = pa.array(labels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def open_path(path, split="train"):
+    """The 4x4 RGB images of a Parquet file or folder."""
+    return open_data(DataConfig(path=str(path), image_size=4), split)
+
+
+def values(data):
+    """The grey value of each image."""
+    assert data.shape == (3, 4, 4)
+    assert torch.equal(data.images, data.images[:, :1, :1, :1].expand_as(data.images))
+    return data.images[:, 0, 0, 0].tolist()
+
+
+def test_images_and_labels_come_out_in_the_order_of_the_rows(tmp_path):
+    path = write(tmp_path / "a.parquet", [png(9), png(3), png(200, side=8)], [4, 0, 7])
+    data = open_path(path)
+    assert values(data) == [9, 3, 200]
+    assert data.labels.tolist() == [4, 0, 7]
+
+
+def test_a_plain_column_of_bytes_is_read_too(tmp_path):
+    pq.write_table(pa.table({"image": [png(1), png(2)]}), tmp_path / "a.parquet")
+    data = open_path(tmp_path / "a.parquet")
+    assert values(data) == [1, 2]
+    assert data.labels is None
+
+
+@pytest.mark.parametrize("sub", ["", "data"])
+def test_file_names_make_the_splits(tmp_path, sub):
+    folder = tmp_path / sub
+    write(folder / "train-00001-of-00002.parquet", [png(3)])
+    write(folder / "train-00000-of-00002.parquet", [png(1), png(2)])
+    write(folder / "test-00000-of-00001.parquet", [png(9)])
+    write(folder / "validation-00000-of-00001.parquet", [png(8)])
+    assert values(open_path(tmp_path)) == [1, 2, 3]
+    assert values(open_path(tmp_path, "test")) == [9]
+
+
+def test_files_without_a_split_in_their_names_are_for_training(tmp_path):
+    write(tmp_path / "faces.parquet", [png(5)])
+    write(tmp_path / "test-0.parquet", [png(6)])
+    assert values(open_path(tmp_path)) == [5]
+    (tmp_path / "test-0.parquet").unlink()
+    with pytest.raises(DdpmError, match="has no test split"):
+        open_path(tmp_path, "test")
+
+
+def test_a_single_file_has_no_test_split(tmp_path):
+    path = write(tmp_path / "a.parquet", [png(1)])
+    with pytest.raises(DdpmError, match="has no test split"):
+        open_path(path, "test")
+
+
+def test_a_missing_image_column_is_refused_and_those_present_are_named(tmp_path):
+    path = write(tmp_path / "a.parquet", [png(1)], [0], column="picture")
+    with pytest.raises(DdpmError, match="no column 'image' but picture, label"):
+        open_path(path)
+
+
+def test_cells_that_are_not_bytes_are_refused(tmp_path):
+    pq.write_table(pa.table({"image": [1, 2]}), tmp_path / "a.parquet")
+    with pytest.raises(DdpmError, match="not stored as bytes"):
+        open_path(tmp_path / "a.parquet")
+    with pytest.raises(DdpmError, match="not stored as bytes"):
+        open_path(write(tmp_path / "b.parquet", [png(1), None]))
+
+
+def test_a_file_without_rows_is_refused(tmp_path):
+    with pytest.raises(DdpmError, match="holds no images"):
+        open_path(write(tmp_path / "a.parquet", []))
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    path = write(tmp_path / "a.parquet", [png(i) for i in range(20)])
+    whole = path.read_bytes()
+    for damaged in (b"", b"PAR1", whole[: len(whole) // 2], whole[:-5], b"x" * len(whole)):
+        path.write_bytes(damaged)
+        with pytest.raises(DdpmError, match=r"cannot read .*a\.parquet"):
+            open_path(path)
+
+
+def test_a_broken_image_is_skipped_with_its_row_and_the_labels_are_not_misread(tmp_path, caplog):
+    cells = [png(i) for i in range(100)]
+    cells[41] = b"broken"
+    path = write(tmp_path / "a.parquet", cells, list(range(100)))
+    with caplog.at_level(logging.WARNING, logger="ddpm"):
+        data = open_path(path)
+    assert values(data) == [i for i in range(100) if i != 41]
+    assert "row 41 of a" in caplog.text
+    assert "skipped 1 of 100 images" in caplog.text
+    assert data.labels is None or data.labels.tolist() == [i for i in range(100) if i != 41]
+
+
+def test_more_than_one_percent_broken_is_refused(tmp_path):
+    cells = [png(i) for i in range(98)] + [b"", b"broken"]
+    with pytest.raises(DdpmError, match="2 of 100 images cannot be read, first row 98"):
+        open_path(write(tmp_path / "a.parquet", cells))
+
+
+def test_labels_that_are_words_do_not_stop_the_images_from_being_read(tmp_path):
+    path = write(tmp_path / "a.parquet", [png(1), png(2)], ["cat", "dog"])
+    assert values(open_path(path)) == [1, 2]
+
+
+def test_pixels_survive_exactly(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    data = open_path(write(tmp_path / "a.parquet", [buffer.getvalue()]))
+    assert data.images[0].tolist() == pixels.transpose(2, 0, 1).tolist()
