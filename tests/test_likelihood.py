@@ -52,7 +52,9 @@ def test_masses_are_those_of_the_gaussian(mean, scale):
     upper = np.where(x > 1 - half, np.inf, x + half)
     expected = norm.cdf(upper, mean, scale) - norm.cdf(lower, mean, scale)
     found = discretized_gaussian_log_likelihood(
-        torch.from_numpy(x), torch.tensor(mean).double(), torch.tensor(math.log(scale)).double()
+        torch.from_numpy(x),
+        torch.tensor(mean, dtype=torch.float64),
+        torch.tensor(math.log(scale), dtype=torch.float64),
     ).exp()
     assert found.numpy() == pytest.approx(expected, rel=1e-9, abs=1e-13)
 
@@ -86,7 +88,10 @@ def test_the_term_at_t_0_is_the_decoder_and_elsewhere_the_kl():
     terms, _ = vb_term(diffusion, lambda x, t: guess, x_start, x_t, t, 17)
     scale = math.sqrt(diffusion.schedule.posterior_variance[1])
     log_mass = discretized_gaussian_log_likelihood(
-        x_start[0].double(), guess[0].double(), torch.tensor(math.log(scale)).double(), 17
+        x_start[0].double(),
+        guess[0].double(),
+        torch.tensor(math.log(scale), dtype=torch.float64),
+        17,
     )
     assert terms[0].item() == pytest.approx(-float(log_mass.mean()) / math.log(2), rel=1e-3)
     schedule = diffusion.schedule

@@ -10,6 +10,7 @@ from ddpm.diffusion import GaussianDiffusion
 from ddpm.errors import DdpmError
 from ddpm.sampling import ancestral, ddim, dpm_solver, get_sampler, langevin
 from ddpm.schedule import make_schedule
+from ddpm.trajectory import quadratic_timesteps
 
 MEAN = torch.tensor([0.5, -0.3, 0.1, 0.0], dtype=torch.float64)
 ROOT = torch.tensor(
@@ -56,15 +57,20 @@ def test_ancestral_sampling_reproduces_gaussian_data(prediction, steps):
 
 
 @pytest.mark.parametrize(
-    ("sampler", "steps", "slack"),
-    [(ddim, 1000, 0.0), (dpm_solver, 20, 0.02), (langevin, 100, 0.03)],
+    ("sampler", "steps", "slack", "options"),
+    [
+        (ddim, 1000, 0.0, {}),
+        (dpm_solver, 25, 0.02, {}),
+        (langevin, 300, 0.03, {"corrections": 10}),
+    ],
 )
-def test_the_other_samplers_do_too(sampler, steps, slack):
+def test_the_other_samplers_do_too(sampler, steps, slack, options):
     n = 8000
     diffusion = GaussianDiffusion(make_schedule(), clip_sample=False)
-    diffusion = diffusion.respace(diffusion.schedule.even_timesteps(steps))
+    diffusion = diffusion.respace(quadratic_timesteps(1000, steps))
     denoiser = gaussian_denoiser(diffusion, "epsilon")
-    x = sampler(diffusion, denoiser, torch.randn(n, 1, 2, 2), lambda i: torch.randn(n, 1, 2, 2))
+    start = torch.randn(n, 1, 2, 2)
+    x = sampler(diffusion, denoiser, start, lambda i: torch.randn(n, 1, 2, 2), **options)
     moments_agree(x, n, slack=slack)
 
 
@@ -101,6 +107,7 @@ def test_a_ddim_step_equals_diffusers(eta):
         assert torch.allclose(after, expected.prev_sample.float(), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 def test_dpm_solver_equals_diffusers():
     theirs = DPMSolverMultistepScheduler(
         algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero", thresholding=False
@@ -144,7 +151,9 @@ def test_the_step_at_start_is_taken_too_and_the_callback_sees_every_step():
             return torch.zeros_like(x)
 
         x = torch.randn(1, 1, 2, 2)
-        sampler(diffusion, denoiser, x, lambda i: x * 0, start=2, callback=seen.append)
+        sampler(
+            diffusion, denoiser, x, lambda i: torch.zeros(1, 1, 2, 2), start=2, callback=seen.append
+        )
         assert [state.timestep for state in seen] == [600, 300, 10]
         assert [state.index for state in seen] == [2, 1, 0]
         assert sorted(set(told), reverse=True) == [600, 300, 10]

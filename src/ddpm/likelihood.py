@@ -43,17 +43,16 @@ def discretized_gaussian_log_likelihood(
     """
     x, means, log_scales = x.double(), means.double(), log_scales.double()
     half = 1.0 / (grey_levels - 1)
-    lower = torch.where(x < -1 + half, -math.inf, x - half)
-    upper = torch.where(x > 1 - half, math.inf, x + half)
     inverse = torch.exp(-log_scales)
-    a, b = (lower - means) * inverse, (upper - means) * inverse
+    a, b = (x - half - means) * inverse, (x + half - means) * inverse
+    lower_open, upper_open = x < -1 + half, x > 1 - half
     # Phi(b) - Phi(a) = Phi(-a) - Phi(-b): choose the side on which both are small.
-    flip = a + b > 0
+    flip = upper_open | (~lower_open & (a + b > 0))
     a, b = torch.where(flip, -b, a), torch.where(flip, -a, b)
-    # The gradient of log Phi(-inf) is nan, so the open end is replaced by an ordinary number.
-    open_end = torch.isinf(a)
-    gap = log_ndtr(torch.where(open_end, b - 1, a)) - log_ndtr(b)
-    return log_ndtr(b) + torch.where(open_end, 0.0, torch.log1p(-torch.exp(gap)))
+    # An open end takes away nothing; a finite stand-in for it keeps the gradient finite.
+    is_open = lower_open | upper_open
+    gap = torch.where(is_open, -1.0, log_ndtr(a) - log_ndtr(b))
+    return log_ndtr(b) + torch.where(is_open, 0.0, torch.log(-torch.expm1(gap)))
 
 
 def vb_term(

@@ -3,6 +3,7 @@
 import os
 import pickle
 import struct
+import warnings
 
 import numpy as np
 import pytest
@@ -64,8 +65,8 @@ def open_split(folder, split="train", **changes):
 
 def test_the_handmade_python_2_pickle_is_one_that_python_reads():
     data, labels = random_batch(0)
-    with np.testing.suppress_warnings() as quiet:
-        quiet.filter(DeprecationWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         batch = pickle.loads(python2_batch(data, labels), encoding="bytes")
     assert np.array_equal(batch[b"data"], data)
     assert batch[b"labels"] == labels
@@ -78,7 +79,7 @@ def test_batches_are_read_in_order_as_planes_of_red_green_and_blue(folder):
     # CIFAR-10: 1024 red bytes, then green, then blue, each row by row.
     assert data.images[7, 1, 5, 9] == expected[7, 1024 + 5 * 32 + 9]
     assert torch.equal(data.images.flatten(1), torch.from_numpy(expected))
-    assert data.labels.tolist() == sum((random_batch(i)[1] for i in range(5)), [])
+    assert data.labels.tolist() == [x for i in range(5) for x in random_batch(i)[1]]
 
 
 def test_the_test_batch_is_the_test_split(folder):
@@ -152,21 +153,6 @@ def test_a_truncated_batch_is_named_wherever_it_was_cut(folder):
         (folder / "data_batch_4").write_bytes(whole[:length])
         with pytest.raises(DdpmError, match="data_batch_4 is not a CIFAR-10 batch"):
             open_split(folder)
-
-
-def test_damaged_bytes_never_end_in_anything_but_a_ddpm_error(folder):
-    whole = python2_batch(*random_batch(0, rows=1))
-    rng = np.random.default_rng(0)
-    head = [i for i in range(len(whole)) if i < 160 or i > len(whole) - 40]
-    for _ in range(600):
-        damaged = bytearray(whole)
-        damaged[rng.choice(head)] = int(rng.integers(0, 256))
-        (folder / "test_batch").write_bytes(damaged)
-        try:
-            data = open_split(folder, "test")
-        except DdpmError:
-            continue
-        assert data.shape == (3, 32, 32)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def parquet_images(files: list[Path], image_size: int, channels: int, name: str)
         numbered,
         lambda item: f"row {item[0]} of {name}",
     )
-    known = len(labels) == len(images)
+    known = len(labels) == len(images) and all(isinstance(label, int) for label in labels)
     return MemoryImages(
         torch.stack(images), name=name, labels=torch.tensor(labels) if known else None
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from ddpm.diffusion import Denoiser, GaussianDiffusion
@@ -27,13 +29,15 @@ def ddim(
     See `ddpm.sampling` for the other arguments.
     """
     check(0 <= eta <= 1, f"eta must lie in [0, 1], got {eta:g}")
+    schedule = diffusion.schedule
     for index in reverse_indices(diffusion, start):
         p, t = predict(diffusion, denoiser, x, index, callback)
         epsilon = diffusion.epsilon_from_xstart(p.pred_xstart, x, t)
-        abar_prev = diffusion.coefficient("alphas_cumprod_prev", t, x)
-        variance = eta**2 * diffusion.coefficient("posterior_variance", t, x)
-        direction = (1 - abar_prev - variance).clamp_min(0).sqrt()
-        x = abar_prev.sqrt() * p.pred_xstart + direction * epsilon
+        # Plain float64 numbers: 1 - abar - variance cancels almost completely near t = 0.
+        abar_prev = float(schedule.alphas_cumprod_prev[index])
+        variance = eta**2 * float(schedule.posterior_variance[index])
+        direction = math.sqrt(max(1 - abar_prev - variance, 0.0))
+        x = math.sqrt(abar_prev) * p.pred_xstart + direction * epsilon
         if index > 0 and eta > 0:
-            x = x + variance.sqrt() * noise(index)
+            x = x + math.sqrt(variance) * noise(index)
     return x
