@@ -9,6 +9,11 @@ from jaxtyping import install_import_hook
 
 install_import_hook("ddpm", "typecheck.check")
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
 import pytest
 import torch
 

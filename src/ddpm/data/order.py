@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -72,4 +73,6 @@ def training_batches(
             yield source[order[step][share]]
         return
     wanted = (order[step][share].tolist() for step in range(start, stop))
-    yield from DataLoader(_OneByOne(source), batch_sampler=wanted, num_workers=workers)
+    yield from DataLoader(
+        _OneByOne(source), batch_sampler=wanted, num_workers=min(workers, os.cpu_count() or 1)
+    )

@@ -10,7 +10,7 @@ from ddpm.data.images import to_unit_range
 from ddpm.errors import check
 
 
-def frechet_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> float:
+def frechet_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m e"]) -> float:
     """|mu_x - mu_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^1/2) (Dowson & Landau 1982), in float64.
 
     The trace of the root is the sum of the roots of the eigenvalues of S_x^1/2 S_y S_x^1/2, which

@@ -55,6 +55,11 @@ class TrainingState:
 
     def save(self, run: Path) -> Path:
         """Write a checkpoint into `run` and drop the oldest."""
+        check(
+            all(bool(torch.isfinite(p).all()) for p in self.network.parameters()),
+            f"a weight is no longer finite at step {self.step}, so nothing is saved; resume from "
+            "the last checkpoint with a lower --training.lr",
+        )
         tensors: dict[str, Tensor] = {}
         for prefix, network in (("network", self.network), ("ema", self.ema.network)):
             tensors.update({f"{prefix}.{k}": v for k, v in network.state_dict().items()})
@@ -76,6 +81,12 @@ class TrainingState:
         path = find_checkpoint(run)
         tensors, metadata = load_checkpoint(path)
         stored = Config.from_dict(metadata["config"])
+        shape, levels = metadata["facts"]["shape"], metadata["facts"]["grey_levels"]
+        check(
+            (tuple(shape), levels) == (tuple(self.facts.shape), self.facts.grey_levels),
+            f"{path} was trained on images of shape {tuple(shape)} with {levels} grey levels, but "
+            f"these have {tuple(self.facts.shape)} with {self.facts.grey_levels}",
+        )
         for group in ("network", "diffusion"):
             check(
                 getattr(stored, group) == getattr(self.config, group),
@@ -89,8 +100,8 @@ class TrainingState:
             self.seconds = float(metadata["history"]["seconds"])
             optimizer = self.optimizer.state_dict()
             optimizer["state"] = {
-                i: self._moments(tensors, name)
-                for i, (name, _) in enumerate(self.network.named_parameters())
+                i: self._moments(tensors, name, parameter)
+                for i, (name, parameter) in enumerate(self.network.named_parameters())
             }
         except KeyError as error:
             raise DdpmError(
@@ -99,6 +110,9 @@ class TrainingState:
             ) from error
         self.optimizer.load_state_dict(optimizer)
 
-    def _moments(self, tensors: dict[str, Tensor], name: str) -> dict[str, Any]:
-        moments: dict[str, Any] = {m: tensors[f"{m}.{name}"] for m in MOMENTS}
+    def _moments(self, tensors: dict[str, Tensor], name: str, like: Tensor) -> dict[str, Any]:
+        # The fused optimiser walks through memory, so moments must be laid out like the weights.
+        moments: dict[str, Any] = {
+            m: torch.empty_like(like.detach()).copy_(tensors[f"{m}.{name}"]) for m in MOMENTS
+        }
         return {"step": torch.tensor(float(self.step)), **moments}

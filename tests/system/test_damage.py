@@ -1,0 +1,217 @@
+"""Damage from outside: full disks, broken files and strange checkpoints end in one sentence."""
+
+import json
+import resource
+import struct
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from ddpm.checkpoint import checkpoint_path, checkpoints, load_checkpoint, save_checkpoint
+from ddpm.cli import main
+from ddpm.config import DataConfig
+from ddpm.errors import DdpmError
+from ddpm.model import load
+from ddpm.training import train
+from system.tiny import tiny_config, tiny_images, tiny_model
+
+TINY = ["--network.ch", "8", "--network.ch-mult", "1", "--network.norm-groups", "4", "--network.num-res-blocks", "1", "--training.batch-size", "4", "--training.sample-every", "0", "--training.steps", "4", "--diffusion.timesteps", "20", "--network.attn-resolutions", "4"]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """The file of a tiny model."""
+    path = tmp_path / "model.safetensors"
+    tiny_model().save(path)
+    return path
+
+
+@pytest.fixture
+def full_disk():
+    """Files may not grow beyond 2000 bytes, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(size=2000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+    yield fill
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def mistake(arguments, capsys):
+    """Run the command; it must end with 2 and one line, which is returned."""
+    assert main([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err + captured.out
+    (line,) = captured.err.splitlines()
+    return line
+
+
+# -- no space ------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(saved, full_disk):
+    before = saved.read_bytes()
+    assert len(before) > 2000
+    full_disk()
+    with pytest.raises(DdpmError, match="cannot write .*free some space"):
+        tiny_model(seed=1).save(saved)
+    assert saved.read_bytes() == before
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+@pytest.mark.parametrize("out", ["a.png", "a.npz", "folder"])
+def test_samples_that_do_not_fit_leave_nothing_half_written(saved, full_disk, out, capsys):
+    full_disk(20)
+    line = mistake(["sample", saved, "-n", "2", "--out", saved.parent / out], capsys)
+    assert "free some space" in line
+    assert [p for p in saved.parent.rglob("*") if p.is_file()] == [saved]
+
+
+def test_training_on_a_full_disk_is_one_sentence(tmp_path, full_disk, capsys):
+    full_disk()
+    line = mistake(["train", "digits", *TINY, "--out", tmp_path / "run"], capsys)
+    assert "free some space" in line
+    assert not list(tmp_path.rglob("*.partial"))
+    assert not checkpoints(tmp_path / "run")
+
+
+# -- outputs that cannot be ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda saved, out: ["train", "digits", *TINY, "--out", out],
+        lambda saved, out: ["sample", saved, "-n", "1", "--out", out],
+        lambda saved, out: ["sample", saved, "-n", "1", "--out", f"{out}.png"],
+        lambda saved, out: ["sample", saved, "-n", "1", "--out", f"{out}.npz"],
+    ],
+)
+def test_a_place_below_a_file_is_refused(saved, command, capsys):
+    (saved.parent / "file.txt").write_text("keep me")
+    before = sorted(saved.parent.rglob("*"))
+    line = mistake(command(saved, saved.parent / "file.txt" / "run"), capsys)
+    assert "cannot write" in line
+    assert sorted(saved.parent.rglob("*")) == before
+    assert (saved.parent / "file.txt").read_text() == "keep me"
+
+
+def test_a_name_too_long_for_a_file_is_one_sentence(saved, capsys):
+    mistake(["info", "x" * 300], capsys)
+    mistake(["sample", saved, "-n", "1", "--out", saved.parent / ("x" * 300 + ".png")], capsys)
+
+
+# -- checkpoints ---------------------------------------------------------------------------------
+
+
+def test_any_flipped_byte_of_the_tensors_is_noticed(saved):
+    whole = saved.read_bytes()
+    header = 8 + struct.unpack("<Q", whole[:8])[0]
+    for place in np.random.default_rng(0).integers(header, len(whole), 30):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x10
+        saved.write_bytes(damaged)
+        with pytest.raises(DdpmError, match="do not match its checksum"):
+            load(saved)
+
+
+def test_a_damaged_description_is_one_sentence_or_the_same_model(saved):
+    whole, samples = saved.read_bytes(), load(saved).sample(1)
+    header = 8 + struct.unpack("<Q", whole[:8])[0]
+    rng = np.random.default_rng(0)
+    refused = 0
+    for place in rng.choice(header, 150, replace=False):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(0, 7))
+        saved.write_bytes(damaged)
+        try:
+            model = load(saved)
+        except DdpmError as error:
+            refused += 1
+            assert "\n" not in str(error)
+            continue
+        assert torch.equal(model.sample(1), samples), damaged[place - 20 : place + 20]
+    assert refused > 100
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '"x"', "null", "{}"])
+def test_a_description_that_is_no_object_of_ours_is_one_sentence(saved, text, capsys):
+    save_file(load_file(saved), saved, metadata={"ddpm": text})
+    assert str(saved) in mistake(["info", saved], capsys)
+
+
+@pytest.mark.parametrize("part", ["config", "facts"])
+@pytest.mark.parametrize("value", [None, [], 3, {}, {"shape": 7}, {"network": 5}])
+def test_a_description_of_the_wrong_kind_is_one_sentence(saved, part, value, capsys):
+    tensors, metadata = load_checkpoint(saved)
+    described = {key: value for key, value in metadata.items() if key not in ("format", "checksum")}
+    save_checkpoint(saved, tensors, {**described, part: value})
+    assert mistake(["info", saved], capsys)
+
+
+@pytest.mark.parametrize("make", [lambda data: b"", lambda data: data[: len(data) // 2]])
+def test_a_run_is_not_resumed_from_a_damaged_checkpoint(tmp_path, make, capsys):
+    command = ["train", "digits", *TINY, "--out", tmp_path / "run"]
+    assert main([str(argument) for argument in command]) == 0
+    capsys.readouterr()
+    (path,) = checkpoints(tmp_path / "run")
+    path.write_bytes(make(path.read_bytes()))
+    assert str(path) in mistake([*command, "--resume"], capsys)
+
+
+def test_training_does_not_go_on_from_a_model_without_its_optimiser(tmp_path):
+    tiny_model().save(checkpoint_path(tmp_path, 3))
+    with pytest.raises(DdpmError, match="training cannot go on from it"):
+        train(tiny_config(), tiny_images(), tmp_path, resume=True)
+
+
+# -- pictures ------------------------------------------------------------------------------------
+
+
+def test_a_picture_that_breaks_while_workers_read_it_is_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("ddpm.data.folder.MEMORY_LIMIT", 0)
+    monkeypatch.setattr("ddpm.data.folder.image_folder.__defaults__", (0,))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(4):
+        Image.fromarray(np.full((8, 8), i, np.uint8)).save(folder / f"{i}.png")
+    # The header is whole, so the file is listed; its pixels are not.
+    path = folder / "2.png"
+    path.write_bytes(path.read_bytes()[:45])
+    line = mistake(
+        [*("train", "digits", *TINY, "--data", folder), "--out", tmp_path / "run"], capsys
+    )
+    assert "2.png" in line
+    assert len(line) < 300
+
+
+def test_16_bit_grey_keeps_its_shades(tmp_path):
+    from ddpm.data import open_data
+
+    ramp = np.linspace(0, 65535, 8).astype(np.uint16)
+    Image.fromarray(np.tile(ramp, (8, 1))).save(tmp_path / "a.png")
+    data = open_data(DataConfig(path=str(tmp_path), image_size=8, channels=1))
+    expected = np.linspace(0, 255, 8)
+    assert np.abs(data.images[0, 0, 0].numpy() - expected).max() <= 1
+
+
+def test_words_in_a_path_are_not_taken_for_markup(tmp_path, capsys):
+    path = tmp_path / "[bold]" / "[x"
+    tiny_model().save(path / "a.safetensors")
+    assert main(["info", str(path / "a.safetensors")]) == 0
+    assert "[bold]" in capsys.readouterr().out.replace("\n", "").replace(" ", "")
+
+
+def test_a_checkpoint_is_plain_safetensors_with_json_inside(saved):
+    tensors, metadata = load_checkpoint(saved)
+    assert set(load_file(saved)) == set(tensors)
+    size = struct.unpack("<Q", saved.read_bytes()[:8])[0]
+    header = json.loads(saved.read_bytes()[8 : 8 + size])
+    described = json.loads(header["__metadata__"]["ddpm"])
+    assert described["format"] == 1
+    assert described["facts"] == {"shape": [1, 8, 8], "grey_levels": 17, "name": "noise"}
+    assert described == metadata
