@@ -37,8 +37,10 @@ def file_bpd(images: UInt8[Tensor, "n c h w"], file_format: str) -> float:
     pixels = images.permute(0, 2, 3, 1).reshape(n * height, width, channels).numpy()
     picture = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
     buffer = io.BytesIO()
-    options = {"WEBP": {"lossless": True, "quality": 100, "method": 6}, "PNG": {"optimize": True}}
-    picture.save(buffer, format=file_format, **options[file_format])
+    if file_format == "WEBP":
+        picture.save(buffer, format=file_format, lossless=True, quality=100, method=6)
+    else:
+        picture.save(buffer, format=file_format, optimize=True)
     buffer.seek(0)
     with Image.open(buffer) as decoded:
         back = np.array(decoded.convert(picture.mode))
