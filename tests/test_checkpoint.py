@@ -1,6 +1,5 @@
 """Checkpoints: whole or not at all, verified, and refused when damaged or foreign."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -69,10 +68,10 @@ def test_foreign_files_are_refused(tmp_path):
 
 def test_other_formats_and_unknown_settings_are_refused(saved):
     tensors, metadata = load_checkpoint(saved)
-    save_file(tensors, saved, metadata={"ddpm": json.dumps({**metadata, "format": 99})})
+    save_checkpoint(saved, tensors, {**metadata, "format": 99})
     refused(saved, "format 99")
     metadata["config"]["network"]["wings"] = 2
-    save_file(tensors, saved, metadata={"ddpm": json.dumps(metadata)})
+    save_checkpoint(saved, tensors, metadata)
     with pytest.raises(DdpmError, match=r"network\.wings"):
         load(saved)
 

@@ -6,6 +6,7 @@ is JSON with the configuration, the data facts, the step, the history and a chec
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -43,13 +44,15 @@ def atomically(path: Path, write: Callable[[Path], object]) -> None:
             f"cannot write {path} ({reason}); free some space or choose another place with --out"
         ) from error
     finally:
-        if partial.is_file():
+        with contextlib.suppress(OSError):  # it is gone already, or could never be made
             partial.unlink()
 
 
-def checksum(tensors: dict[str, Tensor]) -> str:
-    """A fingerprint of names and contents, independent of their order."""
-    digest = hashlib.blake2b(digest_size=16)
+def checksum(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
+    """A fingerprint of the description and of all names and contents, in any order."""
+    described = {key: value for key, value in metadata.items() if key != "checksum"}
+    text = json.dumps(described, sort_keys=True)
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -60,8 +63,8 @@ def checksum(tensors: dict[str, Tensor]) -> str:
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """Write `tensors` and `metadata` to `path`, atomically."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    described = {"format": FORMAT, "checksum": checksum(plain), **metadata}
-    header = {"ddpm": json.dumps(described)}
+    described = {"format": FORMAT, **metadata}
+    header = {"ddpm": json.dumps({**described, "checksum": checksum(plain, described)})}
     atomically(path, lambda partial: save_file(plain, partial, metadata=header))
 
 
@@ -88,13 +91,14 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         metadata = json.loads(header["ddpm"])
     except json.JSONDecodeError as error:
         raise DdpmError(f"the description inside {path} is damaged ({error})") from error
+    check(isinstance(metadata, dict), f"the description inside {path} is not one of ours")
     check(
         metadata.get("format") == FORMAT,
         f"{path} has checkpoint format {metadata.get('format')}, and this version of ddpm reads "
         f"format {FORMAT}; use the version that wrote it",
     )
     check(
-        metadata.get("checksum") == checksum(tensors),
+        metadata.get("checksum") == checksum(tensors, metadata),
         f"{path} is damaged: its contents do not match its checksum; use an older checkpoint",
     )
     return tensors, metadata

@@ -279,7 +279,9 @@ def model_from_checkpoint(tensors: dict[str, Tensor], metadata: dict[str, Any], 
         network = config.network.build(facts.shape, config.diffusion.build().learns_variance)
         weights = {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
         network.load_state_dict(weights)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except DdpmError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise DdpmError(f"{path} does not hold the model that it describes ({reason})") from error
     history = metadata.get("history", {})

@@ -44,6 +44,7 @@ def test_images_are_found_at_any_depth_in_every_format(tmp_path):
         Image.new("RGB", (6, 6), (50 * i,) * 3).save(path, **options)
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / ".hidden.png").write_bytes(b"no image")
+    (tmp_path / "folder.png").mkdir()
     data = image_folder(tmp_path, 6, 3)
     assert data.images.shape == (5, 3, 6, 6)
     assert data.images[:, 0, 0, 0].tolist() == [0, 50, 100, 150, 200]

@@ -138,7 +138,7 @@ def test_a_training_image_is_at_distance_0_from_itself_and_one_level_is_counted(
 
 
 def test_a_loss_curve_needs_a_loss():
-    with pytest.raises(DdpmError, match="stats.jsonl is empty"):
+    with pytest.raises(DdpmError, match=r"stats\.jsonl is empty"):
         loss_curve([])
 
 

@@ -50,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DdpmError as error:
         print(f"ddpm: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a disk that filled up, a name too long: nothing to trace
+        print(f"ddpm: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("ddpm: interrupted", file=sys.stderr)
         return 130

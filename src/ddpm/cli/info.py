@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ddpm.cli.parse import positional
@@ -19,14 +20,14 @@ def run(argv: Sequence[str]) -> int:
         return 0
     model = load(name, device="cpu")
     channels, height, width = model.facts.shape
-    table = Table(title=str(name), show_header=False)
-    table.add_row("data", f"{model.facts.name}: {channels} x {height} x {width}")
+    table = Table(title=escape(name), show_header=False)
+    table.add_row("data", escape(f"{model.facts.name}: {channels} x {height} x {width}"))
     table.add_row("grey levels", str(model.facts.grey_levels))
     table.add_row("parameters", f"{model.network.num_parameters():,}")
     for group, settings in model.config.to_dict().items():
         for key, value in settings.items():
-            table.add_row(f"{group}.{key}", str(value))
+            table.add_row(f"{group}.{key}", escape(str(value)))
     for key, value in model.history.items():
-        table.add_row(key, str(value))
+        table.add_row(key, escape(str(value)))
     Console().print(table)
     return 0

@@ -30,7 +30,11 @@ def decode_image(source: Path | bytes, image_size: int, channels: int) -> UInt8[
     The shorter side is resized to `image_size` (bicubic) and the middle of the longer one kept.
     """
     with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-        image = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+        image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip
+        wide = np.asarray(image, dtype=np.float64) / 257
+        image = Image.fromarray(wide.round().clip(0, 255).astype(np.uint8))
+    image = image.convert("L" if channels == 1 else "RGB")
     if image.size != (image_size, image_size):
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(image)).reshape(image_size, image_size, channels)

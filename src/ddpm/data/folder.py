@@ -57,7 +57,9 @@ def _check_header(path: Path) -> Tensor:
 def list_images(folder: Path) -> list[Path]:
     """Every image file under `folder`, sorted."""
     return sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ddpm.data.folder import StreamedImages
 from ddpm.data.images import ImageSource
+from ddpm.errors import DdpmError
 from ddpm.randomness import Randomness
 
 
@@ -49,14 +50,26 @@ class DataOrder:
         return torch.cat(parts)
 
 
-class _OneByOne(Dataset[Tensor]):
-    """A streamed folder as the data loader's workers want it."""
+class _OneByOne(Dataset[Tensor | DdpmError]):
+    """A streamed folder as the data loader's workers want it.
+
+    A broken file is returned, not raised: the loader would bury its sentence in a traceback.
+    """
 
     def __init__(self, source: StreamedImages) -> None:
         self.source = source
 
-    def __getitem__(self, index: int) -> Tensor:
-        return self.source.read(index)
+    def __getitem__(self, index: int) -> Tensor | DdpmError:
+        try:
+            return self.source.read(index)
+        except DdpmError as error:
+            return error
+
+
+def _stack(images: list[Tensor | DdpmError]) -> Tensor | DdpmError:
+    """A batch, or the first error among its images."""
+    broken = [image for image in images if isinstance(image, DdpmError)]
+    return broken[0] if broken else torch.stack(images)  # type: ignore[arg-type]
 
 
 def training_batches(
@@ -73,6 +86,10 @@ def training_batches(
             yield source[order[step][share]]
         return
     wanted = (order[step][share].tolist() for step in range(start, stop))
-    yield from DataLoader(
-        _OneByOne(source), batch_sampler=wanted, num_workers=min(workers, os.cpu_count() or 1)
-    )
+    processes = min(workers, os.cpu_count() or 1)
+    for batch in DataLoader(
+        _OneByOne(source), batch_sampler=wanted, num_workers=processes, collate_fn=_stack
+    ):
+        if isinstance(batch, DdpmError):
+            raise batch
+        yield batch

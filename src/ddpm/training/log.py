@@ -15,6 +15,8 @@ from rich.progress import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
+from ddpm.checkpoint import atomically
+
 STATS = "stats.jsonl"
 
 
@@ -36,9 +38,10 @@ class RunLog:
     def __init__(self, run: Path, from_step: int) -> None:
         self.path = run / STATS
         kept = [line for line in read_stats(run) if line["step"] <= from_step]
-        self.file = self.path.open("w")
-        for line in kept:  # what a resumed run will measure again is dropped
-            self.file.write(json.dumps(line) + "\n")
+        # What a resumed run will measure again is dropped.
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        atomically(self.path, lambda partial: partial.write_text(text))
+        self.file = self.path.open("a")
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=from_step)
 
     def write(self, step: int, **values: float) -> None:

@@ -80,20 +80,20 @@ class TrainingState:
         """
         path = find_checkpoint(run)
         tensors, metadata = load_checkpoint(path)
-        stored = Config.from_dict(metadata["config"])
-        shape, levels = metadata["facts"]["shape"], metadata["facts"]["grey_levels"]
-        check(
-            (tuple(shape), levels) == (tuple(self.facts.shape), self.facts.grey_levels),
-            f"{path} was trained on images of shape {tuple(shape)} with {levels} grey levels, but "
-            f"these have {tuple(self.facts.shape)} with {self.facts.grey_levels}",
-        )
-        for group in ("network", "diffusion"):
-            check(
-                getattr(stored, group) == getattr(self.config, group),
-                f"{path} was trained with other {group} settings; "
-                "resume with the preset and options that the run was started with",
-            )
         try:
+            stored = Config.from_dict(metadata["config"])
+            shape, levels = metadata["facts"]["shape"], metadata["facts"]["grey_levels"]
+            check(
+                (tuple(shape), levels) == (tuple(self.facts.shape), self.facts.grey_levels),
+                f"{path} was trained on images of shape {tuple(shape)} with {levels} grey levels, "
+                f"but these have {tuple(self.facts.shape)} with {self.facts.grey_levels}",
+            )
+            for group in ("network", "diffusion"):
+                check(
+                    getattr(stored, group) == getattr(self.config, group),
+                    f"{path} was trained with other {group} settings; "
+                    "resume with the preset and options that the run was started with",
+                )
             for prefix, network in (("network", self.network), ("ema", self.ema.network)):
                 network.load_state_dict({k: tensors[f"{prefix}.{k}"] for k in network.state_dict()})
             self.step = int(metadata["history"]["step"])
@@ -103,9 +103,12 @@ class TrainingState:
                 i: self._moments(tensors, name, parameter)
                 for i, (name, parameter) in enumerate(self.network.named_parameters())
             }
-        except KeyError as error:
+        except DdpmError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
             raise DdpmError(
-                f"{path} holds no {error}, so training cannot go on from it; "
+                f"{path} does not hold a whole training state ({reason}), so nothing can go on; "
                 "resume from a checkpoint of a training run"
             ) from error
         self.optimizer.load_state_dict(optimizer)
