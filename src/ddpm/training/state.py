@@ -108,8 +108,8 @@ class TrainingState:
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise DdpmError(
-                f"{path} does not hold a whole training state ({reason}), so training cannot go on from it; "
-                "resume from a checkpoint of a training run"
+                f"{path} does not hold a whole training state ({reason}), "
+                "so training cannot go on from it; resume from a checkpoint of a training run"
             ) from error
         self.optimizer.load_state_dict(optimizer)
 
