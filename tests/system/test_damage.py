@@ -1,5 +1,6 @@
 """Damage from outside: full disks, broken files and strange checkpoints end in one sentence."""
 
+import contextlib
 import json
 import resource
 import struct
@@ -37,16 +38,18 @@ def saved(tmp_path):
     return path
 
 
-@pytest.fixture
-def full_disk():
-    """Files may not grow beyond 2000 bytes, as on a disk that is full."""
+@contextlib.contextmanager
+def full_disk(size=2000):
+    """Files may not grow beyond `size` bytes, as on a disk that is full.
+
+    Only inside the block: what pytest itself prints may go to a file too.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def fill(size=2000):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-
-    yield fill
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def mistake(arguments, capsys):
@@ -61,27 +64,26 @@ def mistake(arguments, capsys):
 # -- no space ------------------------------------------------------------------------------------
 
 
-def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(saved, full_disk):
+def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(saved):
     before = saved.read_bytes()
     assert len(before) > 2000
-    full_disk()
-    with pytest.raises(DdpmError, match=r"cannot write .*free some space"):
+    with full_disk(), pytest.raises(DdpmError, match=r"cannot write .*free some space"):
         tiny_model(seed=1).save(saved)
     assert saved.read_bytes() == before
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]
 
 
 @pytest.mark.parametrize("out", ["a.png", "a.npz", "folder"])
-def test_samples_that_do_not_fit_leave_nothing_half_written(saved, full_disk, out, capsys):
-    full_disk(20)
-    line = mistake(["sample", saved, "-n", "2", "--out", saved.parent / out], capsys)
+def test_samples_that_do_not_fit_leave_nothing_half_written(saved, out, capsys):
+    with full_disk(20):
+        line = mistake(["sample", saved, "-n", "2", "--out", saved.parent / out], capsys)
     assert "free some space" in line
     assert [p for p in saved.parent.rglob("*") if p.is_file()] == [saved]
 
 
-def test_training_on_a_full_disk_is_one_sentence(tmp_path, full_disk, capsys):
-    full_disk()
-    line = mistake(["train", "digits", *TINY, "--out", tmp_path / "run"], capsys)
+def test_training_on_a_full_disk_is_one_sentence(tmp_path, capsys):
+    with full_disk():
+        line = mistake(["train", "digits", *TINY, "--out", tmp_path / "run"], capsys)
     assert "free some space" in line
     assert not list(tmp_path.rglob("*.partial"))
     assert not checkpoints(tmp_path / "run")
