@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a model from a preset",
     "sample": "draw images from a trained model",
     "evaluate": "measure bits/dim and rate-distortion",
+    "reproduce": "train and measure the variants of the paper's Table 2",
     "info": "say what a trained model is",
     "demo": "train, sample and show the embedded digits in a few minutes",
 }

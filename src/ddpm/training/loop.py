@@ -20,7 +20,7 @@ from torch import Tensor
 from ddpm.checkpoint import atomically, checkpoint_path, checkpoints
 from ddpm.config import Config, TrainingConfig
 from ddpm.data import DataOrder, ImageSource, MemoryImages, to_unit_range, training_batches
-from ddpm.errors import DdpmError, check
+from ddpm.errors import DdpmError, Diverged, check
 from ddpm.figures.grid import image_grid, save_png
 from ddpm.losses import training_loss
 from ddpm.model import DataFacts, resolve_precision
@@ -202,7 +202,7 @@ def train(
         loss = accelerator.reduce(torch.stack(losses).mean(), "mean").item()
         losses.clear()
         if not math.isfinite(loss):
-            raise DdpmError(
+            raise Diverged(
                 f"the loss became {loss} at step {state.step}; the last good checkpoint is kept: "
                 "resume with a lower --training.lr or --training.precision fp32"
             )
