@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import UInt8
@@ -23,6 +23,9 @@ from ddpm.randomness import Randomness
 from ddpm.sampling import Callback, get_sampler
 from ddpm.trajectory import choose_timesteps
 from ddpm.unet import UNet
+
+if TYPE_CHECKING:
+    from ddpm.codec import Decompressed
 
 MEASURED_IMAGES = 750  # training images on which a network's errors are measured
 
@@ -233,6 +236,18 @@ class Ddpm:
     def bits_per_dim(self, images: UInt8[Tensor, "n c h w"], **options: Any) -> float:
         """Mean bits/dim of the images: `bound(images, **options).mean`."""
         return self.bound(images, **options).mean
+
+    def compress(self, images: Sequence[Tensor], **options: Any) -> bytes:
+        """One file that holds the images to the last bit: `ddpm.codec.compress`."""
+        from ddpm import codec  # the codec is built on this class
+
+        return codec.compress(self, images, **options)
+
+    def decompress(self, data: bytes, **options: Any) -> Decompressed:
+        """The images of a file, or the best guess from its beginning: `ddpm.codec.decompress`."""
+        from ddpm import codec
+
+        return codec.decompress(self, data, **options)
 
     def save(self, path: str | Path) -> None:
         """Write the averaged weights and the description to one safetensors file."""

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "train a model from a preset",
     "sample": "draw images from a trained model",
-    "evaluate": "measure bits/dim and rate-distortion",
+    "compress": "put images into one file, to the last bit",
+    "decompress": "get them back, from the whole file or a part",
+    "evaluate": "measure bits/dim, rate-distortion and the codec",
     "reproduce": "train and measure the variants of the paper's Table 2",
     "info": "say what a trained model is",
     "demo": "train, sample and show the embedded digits in a few minutes",

@@ -7,13 +7,16 @@ integer frequencies, so that encoder and decoder agree to the last bit.
 
 from __future__ import annotations
 
+from typing import Any
+
 import constriction
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 EIGHTHS = 8
-SCALES = 2.0 ** (np.arange(-8, 8) / 8)  # of which the encoder names the best, in 4 bits
+SCALE_BITS = 4
+SCALES = 2.0 ** (np.arange(-8, 8) / 8)  # of which the encoder names the best, in SCALE_BITS
 SMALLEST = 0.05  # scale in grey levels; below it everything sits in one level anyway
 
 
@@ -45,14 +48,29 @@ class PixelModel:
         return code[:shortest]
 
     def decode(self, code: bytes, fill: bytes = b"\0") -> NDArray[np.int32]:
-        """The pixels of a code; what is missing of it is taken to be `fill`."""
+        """The pixels of a code, of which what is missing is taken to be `fill`.
+
+        Stops early at what no encoder wrote, so that fewer pixels come back than there are.
+        """
         padded = code + fill * (8 + -len(code) % 4)
         words = np.frombuffer(padded, dtype=">u4").astype(np.uint32)
         decoder = constriction.stream.queue.RangeDecoder(words)
-        return decoder.decode(self.family, self.means, self.scales)
+        try:
+            return decoder.decode(self.family, self.means, self.scales)
+        except AssertionError:
+            return self._decode_singly(constriction.stream.queue.RangeDecoder(words))
+
+    def _decode_singly(self, decoder: Any) -> NDArray[np.int32]:
+        pixels = []
+        for mean, scale in zip(self.means, self.scales, strict=True):
+            try:
+                pixels.append(decoder.decode(self.family, mean[None], scale[None])[0])
+            except AssertionError:
+                break
+        return np.array(pixels, dtype=np.int32)
 
 
-def best_scale(xstart: Array, mse: Array, grey_levels: int, pixels: NDArray[np.int32]) -> int:
+def best_scale(grey_levels: int, pixels: NDArray[np.int32], xstart: Array, mse: Array) -> int:
     """The index into SCALES under which the pixels' code is shortest."""
     sizes = []
     for scale in range(len(SCALES)):

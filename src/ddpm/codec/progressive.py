@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from ddpm.codec.container import BitReader, BitWriter, EndOfData
-from ddpm.codec.lossless import SCALES, PixelModel, best_scale
+from ddpm.codec.lossless import SCALE_BITS, PixelModel, best_scale
 from ddpm.codec.simulation import TreeCode
 from ddpm.data.images import from_unit_range, to_unit_range
 from ddpm.diffusion import Denoiser, GaussianDiffusion, PMeanVariance
@@ -39,7 +39,7 @@ class Spent:
 
     Args:
         kl, path, side: of each step, from the first: KL(q || p), path bits, and their count's.
-        delivered: what the path of each step told the receiver, -d/2 log2(1 - rho^2).
+        delivered: what the path of each step told the receiver, see `delivered`.
         pixels: of the last stage.
     """
 
@@ -109,11 +109,15 @@ class Walk:
         noise = torch.from_numpy(z.reshape(p.mean.shape)).to(self.device)
         return p.mean + p.variance.sqrt() * noise
 
-    def pixel_model(self, p: PMeanVariance, scale: int) -> PixelModel:
-        """The last stage's distributions of the real pixels."""
+    def pixel_statistics(self, p: PMeanVariance) -> tuple[np.ndarray, np.ndarray]:
+        """x^_0 and its expected squared error at the real pixels, before the last stage."""
         xstart = p.pred_xstart.double().cpu().numpy().reshape(-1)[self.flat]
         mse = np.broadcast_to(self.mse(0), p.mean.shape).reshape(-1)[self.flat]
-        return PixelModel(xstart, mse, self.grey_levels, scale)
+        return xstart, mse
+
+    def pixel_model(self, p: PMeanVariance, scale: int) -> PixelModel:
+        """The last stage's distributions of the real pixels."""
+        return PixelModel(*self.pixel_statistics(p), self.grey_levels, scale)
 
     def noiseless(self, index: int) -> Tensor:
         """The noise source of a deterministic sampler."""
@@ -167,10 +171,8 @@ def send(walk: Walk, tiles: UInt8[Tensor, "n c h w"], spent: Spent | None = None
             spent.delivered.append(delivered(z, target, ratio))
         p = walk.predict(x, 0)
         values = tiles.reshape(-1).numpy()[walk.flat].astype(np.int32)
-        xstart = p.pred_xstart.double().cpu().numpy().reshape(-1)[walk.flat]
-        mse = np.broadcast_to(walk.mse(0), p.mean.shape).reshape(-1)[walk.flat]
-        scale = best_scale(xstart, mse, walk.grey_levels, values)
-        out.integers(np.array([scale]), np.array([4]))
+        scale = best_scale(walk.grey_levels, values, *walk.pixel_statistics(p))
+        out.integers(np.array([scale]), np.array([SCALE_BITS]))
         code = walk.pixel_model(p, scale).encode(values)
     spent.pixels = 8 * len(code)
     return out.bytes() + code
@@ -224,7 +226,7 @@ def receive(walk: Walk, payload: bytes, whole: bool, sample: bool = False) -> Re
                 p = walk.predict(x, index)
                 x = walk.advance(p, TREE.decode(path, d, count, step_key(index)))
             index = 0
-            scale = int(bits.integers(np.array([4]))[0])
+            scale = int(bits.integers(np.array([SCALE_BITS]))[0])
         except EndOfData:
             pass
         steps = walk.diffusion.num_timesteps - 1 - index
@@ -238,14 +240,14 @@ def receive(walk: Walk, payload: bytes, whole: bool, sample: bool = False) -> Re
                 ]
                 guess = walk.pixels(torch.cat(batches))
             return Received(guess, steps)
-        model = walk.pixel_model(p, scale % len(SCALES))
+        model = walk.pixel_model(p, scale)
         code = bits.remaining_bytes()
         values = model.decode(code)
-        known = len(values)
         if not whole:  # what the missing bytes cannot change any more is already exact
-            differs = values != model.decode(code, b"\xff")
-            known = int(differs.argmax()) if differs.any() else len(values)
+            other = model.decode(code, b"\xff")
+            values = values[: len(other)]
+            differs = values != other[: len(values)]
+            values = values[: int(differs.argmax()) if differs.any() else len(values)]
         flat = guess.reshape(-1).numpy()
-        places = np.flatnonzero(walk.flat)[:known]
-        flat[places] = values[:known].astype(np.uint8)
+        flat[np.flatnonzero(walk.flat)[: len(values)]] = values.astype(np.uint8)
         return Received(torch.from_numpy(flat).reshape(guess.shape), steps)

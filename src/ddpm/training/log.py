@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ def progress_bar(unit: str) -> Progress:
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
     )
+
+
+def counting_bar(bar: Progress, name: str) -> Callable[[int, int], None]:
+    """A callback (done now, total) that moves a task of the bar."""
+    task = bar.add_task(name, total=None, note="")
+
+    def advance(done: int, total: int) -> None:
+        bar.update(task, advance=done, total=total)
+
+    return advance
 
 
 class RunLog:
