@@ -14,6 +14,7 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from ddpm.bound import Bound
 from ddpm.checkpoint import atomically
@@ -23,16 +24,19 @@ from ddpm.data.open import Split
 from ddpm.errors import check
 from ddpm.figures.grid import save_png
 from ddpm.figures.likelihood import rate_distortion_plot
+from ddpm.metrics.comparison import compare_codec
 from ddpm.model import Ddpm, load
 from ddpm.training.log import progress_bar
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a trained model: bits/dim (Eq. 5) and the rate-distortion curve (Figure 5)."""
+    """Measure a trained model: bits/dim (Eq. 5), rate-distortion (Figure 5), the real codec."""
 
     bpd: bool = False
     """Measure the variational bound in bits/dim, term by term."""
+    codec: bool = False
+    """Compress the images for real, and compare size, error and speed with other formats."""
     data: Annotated[str | None, tyro.conf.arg(name="data")] = None
     """Images to measure on; what the model was trained on by default."""
     split: Split = "test"
@@ -40,7 +44,7 @@ class Evaluate:
     images: int | None = None
     """How many images, the first of the set; all by default."""
     steps: int | None = None
-    """Timesteps of the chain; all T by default."""
+    """Timesteps of the chain; all T by default, and chosen by the amount of data for the codec."""
     trajectory: str = "even"
     """Which timesteps: even, quadratic or optimal."""
     variance: str | None = None
@@ -50,14 +54,14 @@ class Evaluate:
     batch_size: int = 256
     """Images in one network call."""
     out: Path | None = None
-    """Folder for bpd.json, rate_distortion.csv and .png; RUN/evaluation by default."""
+    """Folder for the figures; RUN/evaluation by default."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Parse, measure, write, print the table."""
     name, rest = positional(argv, "a run or checkpoint", "evaluate")
     args = parse(Evaluate, rest, f"evaluate {name or 'RUN'}")
-    check(args.bpd, "say what to measure: --bpd")
+    check(args.bpd or args.codec, "say what to measure: --bpd, --codec or both")
     check(args.batch_size >= 1, f"--batch-size must be at least 1, got {args.batch_size}")
     check(args.images is None or args.images >= 1, f"--images must be positive, got {args.images}")
     check(args.seed >= 0, f"--seed must be at least 0, got {args.seed}")
@@ -69,15 +73,25 @@ def run(argv: Sequence[str]) -> int:
         f"{source.name} has {source.grey_levels} grey levels, but the model was trained with "
         f"{model.facts.grey_levels}",
     )
-    n = min(args.images or len(source), len(source))
-    images = source[torch.arange(n)]
-    with progress_bar("evaluations") as bar:
-        if args.variance == "analytic" or args.trajectory == "optimal":
+    images = source[torch.arange(min(args.images or len(source), len(source)))]
+    out = args.out or (Path(name) if Path(name).is_dir() else Path(name).parent) / "evaluation"
+    if args.codec or args.variance == "analytic" or args.trajectory == "optimal":
+        with progress_bar("evaluations") as bar:
             errors = bar.add_task("measuring errors", total=None, note="")
             model.errors(lambda count: bar.advance(errors, count))
+    if args.bpd:
+        evaluate_bpd(model, images, args, source.name, out)
+    if args.codec:
+        evaluate_codec(model, images, args.steps, out)
+    return 0
+
+
+def evaluate_bpd(model: Ddpm, images: Tensor, args: Evaluate, data: str, out: Path) -> None:
+    """The bound: measured, written, printed."""
+    with progress_bar("evaluations") as bar:
         # The chain is built here too, so that a wrong choice is told before the bar appears.
         steps = model.chain(args.steps, args.trajectory, args.variance).num_timesteps
-        task = bar.add_task("bits/dim", total=n * steps, note="")
+        task = bar.add_task("bits/dim", total=len(images) * steps, note="")
         bound = model.bound(
             images,
             steps=args.steps,
@@ -87,15 +101,42 @@ def run(argv: Sequence[str]) -> int:
             batch_size=args.batch_size,
             callback=lambda count: bar.advance(task, count),
         )
-    out = args.out or (Path(name) if Path(name).is_dir() else Path(name).parent) / "evaluation"
-    write(bound, model, args, source.name, out)
+    write(bound, model, args, data, out)
     Console().print(block_table(bound))
     say(
-        f"{bound.mean:.4f} ± {bound.standard_error:.4f} bits/dim on {n:,} images of {source.name} "
-        f"with {steps:,} steps",
+        f"{bound.mean:.4f} ± {bound.standard_error:.4f} bits/dim on {len(images):,} images of "
+        f"{data} with {steps:,} steps",
         f"written to {out}/: bpd.json, rate_distortion.csv, rate_distortion.png",
     )
-    return 0
+
+
+def evaluate_codec(model: Ddpm, images: Tensor, steps: int | None, out: Path) -> None:
+    """Real files: made, compared, written, printed."""
+    with progress_bar("") as bar:
+        task = bar.add_task("codec", total=None, note="")
+        comparison = compare_codec(
+            model,
+            images,
+            steps=steps,
+            callback=lambda text: bar.update(task, advance=1, note=text),
+        )
+    document = json.dumps(comparison.document()) + "\n"
+    atomically(out / "codec.json", lambda partial: partial.write_text(document))
+    for name, picture in comparison.pictures().items():
+        save_png(picture, out / f"{name}.png")
+    for head, rows in (
+        (["lossless", "bits/dim"], comparison.size_rows()),
+        (comparison.prefix_head(), comparison.prefix_rows()),
+    ):
+        table = Table(*head)
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+    say(
+        comparison.overheads(),
+        comparison.speed(),
+        f"written to {out}/: codec.json, codec.png, prefixes.png",
+    )
 
 
 def block_table(bound: Bound, blocks: int = 10) -> Table:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ddpm.data.decode import BROKEN
 from ddpm.data.folder import SUFFIXES, list_images
+from ddpm.data.images import to_bytes
 from ddpm.errors import DdpmError, check
 from ddpm.figures.grid import save_png
 from ddpm.model import DataFacts
@@ -55,11 +56,6 @@ def read_image(path: Path, facts: DataFacts) -> UInt8[Tensor, "c _h _w"]:
         "knows; nothing but those can be kept exactly",
     )
     return torch.from_numpy(levels).permute(2, 0, 1).contiguous()
-
-
-def to_bytes(levels: np.ndarray, grey_levels: int) -> np.ndarray:
-    """Grey levels 0..grey_levels-1 spread over 0..255."""
-    return np.round(levels * (255 / (grey_levels - 1))).astype(np.uint8)
 
 
 def write_images(images: Sequence[UInt8[Tensor, "c _h _w"]], path: Path, facts: DataFacts) -> None:

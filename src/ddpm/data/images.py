@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -72,3 +73,8 @@ def from_unit_range(x: Float[Tensor, "*dims"], grey_levels: int) -> UInt8[Tensor
     """Float to the nearest grey level; what lies outside [-1, 1] becomes the nearest end."""
     scaled = (x.clamp(-1, 1) + 1) * ((grey_levels - 1) / 2)
     return scaled.round().to(torch.uint8)
+
+
+def to_bytes(levels: np.ndarray, grey_levels: int) -> np.ndarray:
+    """Grey levels 0..grey_levels-1 spread over 0..255, uint8."""
+    return np.round(levels * (255 / (grey_levels - 1))).astype(np.uint8)

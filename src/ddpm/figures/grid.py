@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.checkpoint import atomically
+from ddpm.data.images import to_bytes
 
 GAP = 1  # pixels of the original images between two of them
 SIDE = 32  # images smaller than this are enlarged by a whole factor
@@ -18,8 +19,7 @@ SIDE = 32  # images smaller than this are enlarged by a whole factor
 
 def to_display(images: UInt8[Tensor, "n c h w"], grey_levels: int) -> np.ndarray:
     """Grey levels spread over 0..255, [n, h, w, 3]."""
-    scaled = images.cpu().numpy().astype(np.float64) * (255.0 / (grey_levels - 1))
-    pixels = scaled.round().astype(np.uint8).transpose(0, 2, 3, 1)
+    pixels = to_bytes(images.cpu().numpy(), grey_levels).transpose(0, 2, 3, 1)
     return np.broadcast_to(pixels, (*pixels.shape[:3], 3)) if pixels.shape[3] == 1 else pixels
 
 

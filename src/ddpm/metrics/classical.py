@@ -1,0 +1,103 @@
+"""What classical image files need for the same images: lossless sizes and lossy curves."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, features
+from torch import Tensor
+
+from ddpm.data.images import to_bytes
+from ddpm.errors import check
+
+LONGEST = 16_383  # pixels a WebP may have on a side
+QUALITIES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95)
+Pixels = UInt8[np.ndarray, "h w *c"]
+
+
+@dataclass(frozen=True)
+class ClassicalFormat:
+    """A format that Pillow writes.
+
+    Args:
+        pillow: its name there.
+        lossless, lossy: options of either kind; None where there is no such kind.
+    """
+
+    pillow: str
+    lossless: dict[str, object] | None
+    lossy: dict[str, object] | None
+
+
+FORMATS = {
+    "PNG": ClassicalFormat("PNG", {"optimize": True}, None),
+    "WebP": ClassicalFormat("WEBP", {"lossless": True, "quality": 100, "method": 6}, {"method": 6}),
+    "JPEG XL": ClassicalFormat("JXL", {"lossless": True, "effort": 9}, {"effort": 7}),
+    "JPEG": ClassicalFormat("JPEG", None, {"optimize": True}),
+    "AVIF": ClassicalFormat("AVIF", None, {"speed": 4}),
+}
+
+
+def available_formats() -> dict[str, ClassicalFormat]:
+    """Those of FORMATS that this installation can write."""
+    missing = set()
+    if importlib.util.find_spec("pillow_jxl") is None:
+        missing.add("JPEG XL")
+    else:
+        importlib.import_module("pillow_jxl")
+    if not features.check("avif"):
+        missing.add("AVIF")
+    return {name: kind for name, kind in FORMATS.items() if name not in missing}
+
+
+def sheet(images: UInt8[Tensor, "n c h w"], grey_levels: int) -> Pixels:
+    """All images in as few columns as fit, levels spread over 0..255; empty places are black."""
+    n, channels, height, width = images.shape
+    check(channels in (1, 3), f"an image file needs 1 or 3 channels, got {channels}")
+    columns = math.ceil(n * height / LONGEST)
+    rows = math.ceil(n / columns)
+    pixels = np.zeros((rows * columns, height, width, channels), dtype=np.uint8)
+    pixels[:n] = to_bytes(images.permute(0, 2, 3, 1).numpy(), grey_levels)
+    cells = pixels.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    whole = cells.reshape(rows * height, columns * width, channels)
+    return whole[:, :, 0] if channels == 1 else whole
+
+
+def write(pixels: Pixels, kind: ClassicalFormat, options: dict[str, object]) -> tuple[int, Pixels]:
+    """(bytes of the file, what it decodes to)."""
+    buffer = io.BytesIO()
+    picture = Image.fromarray(pixels)
+    picture.save(buffer, format=kind.pillow, **options)
+    size = buffer.tell()
+    buffer.seek(0)
+    with Image.open(buffer) as decoded:
+        return size, np.array(decoded.convert(picture.mode))
+
+
+def lossless_bytes(images: UInt8[Tensor, "n c h w"], grey_levels: int, name: str) -> int:
+    """Bytes of one lossless file of all the images.
+
+    Raises:
+        DdpmError: the file did not give the images back.
+    """
+    kind, pixels = available_formats()[name], sheet(images, grey_levels)
+    size, back = write(pixels, kind, kind.lossless or {})
+    check(np.array_equal(back, pixels), f"{name} was not lossless")
+    return size
+
+
+def lossy_curve(
+    images: UInt8[Tensor, "n c h w"], grey_levels: int, name: str
+) -> list[tuple[int, float]]:
+    """(bytes, mean squared error on 0..255) of one file of all the images, by quality."""
+    kind, pixels = available_formats()[name], sheet(images, grey_levels)
+    points = []
+    for quality in QUALITIES:
+        size, back = write(pixels, kind, {**(kind.lossy or {}), "quality": quality})
+        points.append((size, float(np.square(back.astype(float) - pixels).mean())))
+    return points
