@@ -26,7 +26,7 @@ from ddpm.figures.grid import save_png
 from ddpm.figures.likelihood import rate_distortion_plot
 from ddpm.metrics.comparison import compare_codec
 from ddpm.model import Ddpm, load
-from ddpm.training.log import progress_bar
+from ddpm.training.log import naming_bar, progress_bar
 
 
 @dataclass(frozen=True)
@@ -112,14 +112,9 @@ def evaluate_bpd(model: Ddpm, images: Tensor, args: Evaluate, data: str, out: Pa
 
 def evaluate_codec(model: Ddpm, images: Tensor, steps: int | None, out: Path) -> None:
     """Real files: made, compared, written, printed."""
-    with progress_bar("") as bar:
-        task = bar.add_task("codec", total=None, note="")
-        comparison = compare_codec(
-            model,
-            images,
-            steps=steps,
-            callback=lambda text: bar.update(task, advance=1, note=text),
-        )
+    with progress_bar("parts") as bar:
+        progress = naming_bar(bar, "codec")
+        comparison = compare_codec(model, images, steps=steps, callback=progress)
     document = json.dumps(comparison.document()) + "\n"
     atomically(out / "codec.json", lambda partial: partial.write_text(document))
     for name, picture in comparison.pictures().items():

@@ -55,7 +55,7 @@ def context_bpd(
 
 
 def contexts(images: UInt8[Tensor, "n c h w"], grey_levels: int) -> Iterator[NDArray[np.int64]]:
-    """Of each pixel, numbers that stand for its channel and neighbours, and then for its place too."""
+    """Of each pixel, a number for its channel and neighbours, and one for its place too."""
     levels = images.long().numpy()
     left, upper = np.zeros_like(levels), np.zeros_like(levels)
     left[..., 1:], upper[..., 1:, :] = levels[..., :-1], levels[..., :-1, :]

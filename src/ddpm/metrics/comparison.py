@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.bound import Bound
-from ddpm.codec.measure import CodecFigures, measure_codec
+from ddpm.codec.measure import FRACTIONS, CodecFigures, measure_codec
 from ddpm.figures.codec import prefix_strip, real_rate_distortion_plot
 from ddpm.metrics.baselines import xz_bpd
 from ddpm.metrics.classical import available_formats, lossless_bytes, lossy_curve
@@ -149,21 +149,28 @@ def compare_codec(
     images: UInt8[Tensor, "n c h w"],
     *,
     steps: int | None = None,
-    callback: Callable[[str], None] | None = None,
+    fractions: Sequence[float] = FRACTIONS,
+    callback: Callable[[str, int], None] | None = None,
 ) -> Comparison:
     """Measure the codec, its bound and the classical formats on the same images.
 
     Args:
         steps: K; chosen by the amount of data by default.
-        callback: told what begins.
+        fractions: of the file that are decoded.
+        callback: told what begins and how many parts there are in all.
     """
-    note = callback or (lambda text: None)
-    levels = model.facts.grey_levels
-    figures = measure_codec(model, images, steps=steps, callback=note)
+    levels, formats = model.facts.grey_levels, available_formats()
+    total = 3 + len(fractions) + len(formats)
+
+    def note(part: str) -> None:
+        if callback is not None:
+            callback(part, total)
+
+    figures = measure_codec(model, images, steps=steps, fractions=fractions, callback=note)
     note("bound")
     bound = model.bound(images, steps=figures.steps, trajectory="optimal", variance="analytic")
     lossless, lossy = {}, {}
-    for name, kind in available_formats().items():
+    for name, kind in formats.items():
         note(name)
         if kind.lossless is not None:
             lossless[name] = lossless_bytes(images, levels, name)

@@ -43,6 +43,16 @@ def counting_bar(bar: Progress, name: str) -> Callable[[int, int], None]:
     return advance
 
 
+def naming_bar(bar: Progress, name: str) -> Callable[[str, int], None]:
+    """A callback (what begins now, how many parts there are) that moves a task of the bar."""
+    task = bar.add_task(name, total=None, note="")
+
+    def begin(part: str, total: int) -> None:
+        bar.update(task, advance=1, total=total, note=part)
+
+    return begin
+
+
 class RunLog:
     """Appends measurements of a step to stats.jsonl and TensorBoard."""
 
