@@ -17,7 +17,7 @@ from ddpm.errors import check
 
 LONGEST = 16_383  # pixels a WebP may have on a side
 QUALITIES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95)
-Pixels = UInt8[np.ndarray, "h w *c"]
+Pixels = UInt8[np.ndarray, "rows columns *channel"]
 
 
 @dataclass(frozen=True)

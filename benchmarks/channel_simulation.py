@@ -1,0 +1,236 @@
+"""What a sample of q costs to send: flat best-of-K of each chunk against the tree code.
+
+    python benchmarks/channel_simulation.py [RUN] [--seeds 4] [--steps 50] [--images N]
+
+First on made-up targets: mu ~ N(0, (1-v) I) in d dimensions, with v such that the KL is the one
+asked for, at 1.08 bits sent for each bit of KL. Then, with the run of a digits preset, for the
+archive of all held-out digits, K steps, as `compress` sends it.
+
+The flat code cuts the dimensions into chunks of 12 bits each and sends for each the number of the
+best of 4,096 distinct rows of one fixed codebook. The dimensions are permuted and their signs
+turned by the key of the step, and all chunks are scored by one matrix product. (A `TreeCode` of 12
+bits and a beam of 1 is the same but draws its 4,096 children with replacement.)
+
+"Sent" is path bits alone, except in the archive's bits/dim. "Delivered" is -d/2 log2(1 - rho^2)
+with rho the correlation of z and mu, or log2 q(z) / p(z). Both are summed over seeds or steps.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+import time
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+from unittest.mock import patch
+
+import numpy as np
+import torch
+import tyro
+from jaxtyping import Float
+from torch import Tensor
+
+from ddpm import load
+from ddpm.codec import progressive
+from ddpm.codec.progressive import RATE, Spent, Walk, delivered, send
+from ddpm.codec.simulation import Floats, Ints, Layout, TreeCode
+from ddpm.codec.tiles import cut
+from ddpm.data.digits import digits
+from ddpm.data.images import to_unit_range
+from ddpm.diffusion import PMeanVariance
+from ddpm.model import Ddpm
+from ddpm.randomness import derive_key
+
+CHUNK_BITS = 12
+ROWS = 1 << CHUNK_BITS
+BOOK_WIDTH = 256  # dimensions a row of the flat codebook covers; a wider chunk goes on at others
+STRIDE = 1531  # from the row of one stretch of a wide chunk to that of the next
+
+
+class Code(Protocol):
+    """What `ddpm.codec.progressive` needs of a code."""
+
+    def layout(self, d: int, bits: int, key: int) -> Layout: ...
+    def encode(self, mean: Floats, variance: Floats, bits: int, key: int) -> Ints: ...
+    def decode(self, path: Ints, d: int, bits: int, key: int) -> Floats: ...
+
+
+@cache
+def flat_codebook() -> Floats:
+    """[ROWS, BOOK_WIDTH] of normal numbers."""
+    generator = np.random.default_rng(derive_key(0, "flat codebook"))
+    return generator.standard_normal((ROWS, BOOK_WIDTH), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class FlatCode:
+    """Best of 2^12 candidates for each chunk alone, all candidates distinct."""
+
+    def layout(self, d: int, bits: int, key: int) -> Layout:
+        """Chunks as the branches of a tree, their dimensions in stretches of the codebook."""
+        tree = TreeCode(CHUNK_BITS, beam=1).layout(d, bits, key)
+        dims = tree.dims.reshape(len(tree.dims), -1)
+        stretches = -(-dims.shape[1] // BOOK_WIDTH)
+        missing = stretches * BOOK_WIDTH - dims.shape[1] if stretches > 1 else 0
+        dims = np.pad(dims, ((0, 0), (0, missing)), constant_values=d)
+        return tree._replace(dims=dims.reshape(len(dims), stretches, -1))
+
+    def encode(self, mean: Floats, variance: Floats, bits: int, key: int) -> Ints:
+        """[chunks], the best candidate of each."""
+        flat = self.layout(len(mean), bits, key)
+        linear = np.append(flat.signs * mean / variance, np.float32(0)).astype(np.float32)
+        square = np.append(0.5 * (1 / variance - 1), np.float32(0)).astype(np.float32)
+        book = flat_codebook()[:, : flat.dims.shape[2]]
+        both = np.concatenate([book, -(book**2)], axis=1)
+        scores = np.zeros((len(flat.dims), ROWS), np.float32)
+        for i in range(flat.dims.shape[1]):
+            weights = np.concatenate([linear[flat.dims[:, i]], square[flat.dims[:, i]]], axis=1)
+            scores += np.roll(weights @ both.T, -STRIDE * i, axis=1)
+        path = [row[: 1 << int(k)].argmax() for row, k in zip(scores, flat.bits, strict=True)]
+        return np.array(path, dtype=np.int64)
+
+    def decode(self, path: Ints, d: int, bits: int, key: int) -> Floats:
+        """[d], the vector a path stands for."""
+        flat = self.layout(d, bits, key)
+        rows = (path[:, None] + STRIDE * np.arange(flat.dims.shape[1])) % ROWS
+        z = np.zeros(d + 1, np.float32)
+        z[flat.dims] = flat_codebook()[rows, : flat.dims.shape[2]]
+        return z[:d] * flat.signs
+
+
+CODES: dict[str, Code] = {
+    "flat, best of 2^12": FlatCode(),
+    "tree, k = 1, beam 1,024": TreeCode(1, 1024),
+    "tree, k = 2, beam 1,024": TreeCode(2, 1024),
+    "tree, k = 4, beam 1,024": TreeCode(4, 1024),
+    "tree, k = 4, beam 4,096": TreeCode(4, 4096),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    run: tyro.conf.Positional[Path | None] = None
+    """A run of the digits preset, for the archive of held-out digits."""
+    seeds: int = 4
+    """Made-up targets a cell."""
+    dims: int = 3072
+    """Their dimensions."""
+    kl: tuple[int, ...] = (25, 50, 100, 200, 400)
+    """Their KL, in bits."""
+    steps: int = 50
+    """K of the archive."""
+    images: int | None = None
+    """Held-out digits in the archive; all by default."""
+    flat_rates: tuple[float, ...] = (RATE, 1.25)
+    """Bits that the archive's flat code sends for each bit of KL."""
+
+
+def by_correlation(z: Floats, mu: Floats) -> float:
+    """Bits that a Gaussian channel of this correlation delivers."""
+    return -0.5 * len(z) * math.log2(1 - np.corrcoef(z, mu)[0, 1] ** 2)
+
+
+def made_up_row(code: Code, options: Options, kl: int) -> str:
+    """Cells of one code at one KL."""
+    d = options.dims
+    v = 2 ** (-2 * kl / d)
+    variance = np.full(d, v, np.float32)
+    sent = received = likelier = residual = 0.0
+    times = []
+    for seed in range(options.seeds):
+        generator = np.random.default_rng(derive_key(seed, "target", kl))
+        mu = (math.sqrt(1 - v) * generator.standard_normal(d)).astype(np.float32)
+        bits, key = round(RATE * kl), derive_key(seed, "made up", kl)
+        begun = time.perf_counter()
+        path = code.encode(mu, variance, bits, key)
+        times.append(1000 * (time.perf_counter() - begun))
+        z = code.decode(path, d, bits, key)
+        sent += bits
+        received += by_correlation(z, mu)
+        likelier += delivered(z, mu, variance)
+        residual += float(((z - mu) ** 2).mean()) / v / options.seeds
+    spent = statistics.median(times)
+    return f"{sent / received:.2f} | {sent / likelier:.2f} | {residual:.3f} | {spent:.0f}"
+
+
+def made_up(options: Options) -> None:
+    """The table of made-up targets."""
+    print(f"d = {options.dims}, {options.seeds} seeds, {RATE} bits sent for each bit of KL")
+    for code in CODES.values():  # makes the codebooks, which is not timed
+        made_up_row(code, replace(options, seeds=1), options.kl[0])
+    print("| KL, bits | code | sent / delivered by rho | by log2 q/p | residual / v | ms a step |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for kl in options.kl:
+        for name, code in CODES.items():
+            print(f"| {kl} | {name} | {made_up_row(code, options, kl)} |")
+            sys.stdout.flush()
+
+
+class WatchedWalk(Walk):
+    """A walk that remembers the last prediction of x_0."""
+
+    xstart: Tensor
+
+    def predict(self, x: Float[Tensor, "n c h w"], index: int) -> PMeanVariance:
+        """See `Walk.predict`."""
+        p = super().predict(x, index)
+        self.xstart = p.pred_xstart
+        return p
+
+
+def archive_row(model: Ddpm, code: Code, rate: float, options: Options) -> str:
+    """Cells of one code on the held-out digits."""
+    tiles, real = cut(list(digits("test").images[: options.images]), model.facts.shape)
+    chain, levels = model.chain(options.steps, "optimal", "analytic"), model.facts.grey_levels
+    walk = WatchedWalk(chain, model.denoiser, real, model.facts.shape[0], levels, model.device)
+    spent = Spent()
+    begun = time.perf_counter()
+    with patch.object(progressive, "TREE", code), patch.object(progressive, "RATE", rate):
+        payload = send(walk, tiles, spent)
+    seconds = time.perf_counter() - begun
+    error = to_unit_range(tiles, levels) - walk.xstart.cpu()
+    rmse = 127.5 * float((error**2).mean().sqrt())
+    path, n = sum(spent.path), tiles.numel()
+    cells = [
+        f"{rate:.2f}",
+        f"{path / sum(spent.delivered):.3f}",
+        f"{path / sum(spent.kl):.3f}",
+        f"{path / n:.3f}",
+        f"{spent.pixels / n:.3f}",
+        f"{8 * len(payload) / n:.3f}",
+        f"{rmse:.2f}",
+        f"{seconds:.1f}",
+    ]
+    return " | ".join(cells)
+
+
+def archive(model: Ddpm, options: Options) -> None:
+    """The table of the held-out digits."""
+    print(f"\nheld-out digits, K = {options.steps}, RMSE of x^_0 before the last stage on 0..255")
+    print(
+        "| code | rate | sent / delivered | sent / KL | path, bits/dim | pixels, bits/dim "
+        "| all, bits/dim | RMSE | seconds |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    flat, *trees = CODES.items()
+    rows = [(*flat, rate) for rate in options.flat_rates] + [(*tree, RATE) for tree in trees]
+    for name, code, rate in rows:
+        print(f"| {name} | {archive_row(model, code, rate, options)} |")
+        sys.stdout.flush()
+
+
+def main(options: Options) -> None:
+    """Print both tables."""
+    print(f"{torch.get_num_threads()} threads, numpy {np.__version__}")
+    made_up(options)
+    if options.run is not None:
+        archive(load(options.run, "cpu"), options)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
