@@ -1,0 +1,240 @@
+"""Whole files: exact to the last bit, useful from the first byte, refused when they do not fit."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from ddpm.codec import archive, compress, decompress
+from ddpm.codec.container import MAX_VALUES, Header, unpack
+from ddpm.codec.measure import measure_codec
+from ddpm.codec.progressive import Spent, Walk
+from ddpm.errors import DdpmError
+from ddpm.model import load
+from system.tiny import tiny_model
+
+
+def all_equal(a, b):
+    """The same images in the same order."""
+    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_an_archive_gives_its_images_back_and_says_where_its_bits_went(model, held_out):
+    spent = Spent()
+    data = compress(model, list(held_out), spent=spent)
+    result = decompress(model, data)
+    assert result.exact
+    assert all_equal(result.images, list(held_out))
+    header, payload = unpack(data)
+    assert result.steps == header.steps - 1
+    assert header.count == 40
+    assert header.length == len(payload)
+    bits = sum(spent.path) + sum(spent.side) + 4 + spent.pixels
+    assert 0 <= 8 * len(payload) - bits < 8
+    assert 0.9 < sum(spent.delivered) / sum(spent.kl) < 1.1
+    assert sum(spent.path) < 1.25 * sum(spent.kl)
+    assert len(data) < held_out.numel() * 4 / 8, "the model is of no use"
+
+
+@pytest.mark.parametrize("steps", [1, 2, 20])
+def test_any_number_of_steps_is_exact(model, held_out, steps):
+    data = compress(model, list(held_out[:3]), steps=steps)
+    assert all_equal(decompress(model, data).images, list(held_out[:3]))
+
+
+def test_every_cut_of_a_single_file_decodes(model, held_out):
+    for image in held_out[:3]:
+        data = compress(model, [image])
+        start = len(data) - len(unpack(data)[1])
+        assert start == 15
+        errors = []
+        for size in range(start, len(data)):
+            result = decompress(model, data[:size])
+            assert not result.exact
+            errors.append(float((result.images[0].float() - image.float()).square().mean()))
+        assert errors[-1] < errors[0]
+        for size in range(start):
+            with pytest.raises(DdpmError):
+                decompress(model, data[:size])
+
+
+def test_an_archive_gets_better_with_every_tenth_of_it(model, held_out):
+    data = compress(model, list(held_out), steps=10)
+    errors = []
+    for part in range(1, 11):
+        images = torch.stack(decompress(model, data[: len(data) * part // 10]).images)
+        errors.append(float((images.float() - held_out.float()).square().mean()))
+    assert errors[-1] == 0
+    assert all(later <= 1.05 * earlier for earlier, later in zip(errors, errors[1:], strict=False))
+    assert errors[4] < 0.5 * errors[0]
+
+
+def test_a_part_can_be_completed_with_likely_detail(model, held_out):
+    data = compress(model, list(held_out), steps=10)
+    part = data[: len(data) // 3]
+    mean, sample = decompress(model, part), decompress(model, part, sample=True)
+    assert mean.steps == sample.steps < 9
+    assert not all_equal(mean.images, sample.images)
+
+    def error(images):
+        return float((torch.stack(images).float() - held_out.float()).square().mean())
+
+    assert error(mean.images) < error(sample.images)
+    whole = decompress(model, data, sample=True)
+    assert whole.exact
+
+
+def test_images_of_all_sizes_in_one_file(model):
+    sizes = [(8, 8), (1, 1), (3, 17), (20, 5)]
+    images = [torch.randint(0, 17, (1, *size), dtype=torch.uint8) for size in sizes]
+    data = compress(model, images, steps=3)
+    assert all_equal(decompress(model, data).images, images)
+    assert unpack(data)[0].sizes == tuple(sizes)
+    part = decompress(model, data[:40])
+    assert [tuple(image.shape[1:]) for image in part.images] == sizes
+
+
+def test_colour_images_through_a_colour_model(monkeypatch):
+    monkeypatch.setattr("ddpm.model.MEASURED_IMAGES", 8)
+    monkeypatch.setattr("ddpm.model.open_data", lambda *_: colours(8, 0))
+    model = tiny_model(channels=3)
+    images = list(colours(5, 1).images)
+    assert all_equal(decompress(model, compress(model, images)).images, images)
+    with pytest.raises(DdpmError, match="images of 3 channels"):
+        compress(model, [images[0][:1]])
+
+
+def colours(n, seed):
+    """Random colour images."""
+    from system.tiny import tiny_images
+
+    return tiny_images(n, channels=3, seed=seed)
+
+
+def test_another_process_with_other_threads_decodes(model, run, held_out, tmp_path):
+    data = compress(model, list(held_out))
+    (tmp_path / "file").write_bytes(data)
+    program = (
+        "import sys, torch; torch.set_num_threads(1); from ddpm import load;"
+        "result = load(sys.argv[1]).decompress(open(sys.argv[2], 'rb').read());"
+        "torch.save((result.exact, torch.stack(result.images)), sys.argv[3])"
+    )
+    arguments = [str(run), str(tmp_path / "file"), str(tmp_path / "images")]
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True)
+    exact, images = torch.load(tmp_path / "images")
+    assert exact
+    assert torch.equal(images, held_out)
+
+
+def test_a_machine_that_never_repeats_itself_still_writes_a_file_that_decodes(
+    model, held_out, monkeypatch
+):
+    real, calls = Walk.predict, []
+
+    def unsteady(self, x, index):
+        calls.append(index)
+        return real(self, x + 1e-2 * len(calls), index)
+
+    monkeypatch.setattr(Walk, "predict", unsteady)
+    data = compress(model, list(held_out[:4]))
+    assert unpack(data)[0].steps == 0
+    result = decompress(model, data)
+    assert result.exact
+    assert all_equal(result.images, list(held_out[:4]))
+    part = decompress(model, data[: len(data) // 2])
+    assert not part.exact
+    assert len(part.images) == 4
+
+
+def test_a_damaged_payload_is_told_and_not_shown_as_exact(model, held_out):
+    data = bytearray(compress(model, list(held_out[:2])))
+    told = 0
+    for place in range(16, len(data)):
+        damaged = data.copy()
+        damaged[place] ^= 1
+        try:
+            assert all_equal(decompress(model, bytes(damaged)).images, list(held_out[:2]))
+        except DdpmError as error:
+            assert "damaged" in str(error)
+            told += 1
+    assert told > 0.9 * (len(data) - 16)
+
+
+def test_the_file_names_the_model_it_needs(model, held_out):
+    data = compress(model, [held_out[0]])
+    other = tiny_model(seed=5)
+    other._errors = model.errors()
+    assert archive.fingerprint(model) != archive.fingerprint(other)
+    needed = f"{archive.fingerprint(model):06x}"
+    with pytest.raises(DdpmError, match=f"needs the model with fingerprint {needed}"):
+        decompress(other, data)
+
+
+def test_the_fingerprint_is_of_everything_the_decoder_uses(run, model):
+    again = load(run)
+    assert archive.fingerprint(again) == archive.fingerprint(model)
+    next(iter(again.network.parameters())).data.view(-1)[0] += 1e-6
+    assert archive.fingerprint(again) != archive.fingerprint(model)
+
+
+BAD = {
+    "no images": ([], {}, "no images"),
+    "a batch": ([torch.zeros(2, 1, 8, 8, dtype=torch.uint8)], {}, "1 channels"),
+    "levels": ([torch.full((1, 8, 8), 17, dtype=torch.uint8)], {}, r"0\.\.16, got 17"),
+    "no pixels": ([torch.zeros(1, 0, 8, dtype=torch.uint8)], {}, "without pixels"),
+    "too large": ([torch.zeros(1, 3000, 3000, dtype=torch.uint8)], {}, "several files"),
+    "steps": ([torch.zeros(1, 8, 8, dtype=torch.uint8)], {"steps": 21}, r"1\.\.20, got 21"),
+    "negative": ([torch.zeros(1, 8, 8, dtype=torch.uint8)], {"steps": -1}, r"1\.\.20, got -1"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_compressed_is_refused(model, name):
+    images, options, words = BAD[name]
+    with pytest.raises(DdpmError, match=words):
+        compress(model, images, **options)
+
+
+def test_a_header_cannot_ask_for_more_memory_than_a_file_may_hold(model):
+    own = archive.fingerprint(model)
+    huge = [
+        Header(own, 0, 5, 1, MAX_VALUES, None, 0),
+        Header(own, 0, 5, 1, 1, ((1 << 34, 1 << 34),), 0),
+        Header(own, 0, 0, 1, 1, ((MAX_VALUES, MAX_VALUES),), 0),
+        Header(own, 0, 5, 1, 2, ((8, 8), (0, 8)), 0),
+    ]
+    for header in huge:
+        with pytest.raises(DdpmError, match=r"several files|without pixels"):
+            decompress(model, header.pack())
+    with pytest.raises(DdpmError, match="damaged"):
+        decompress(model, Header(own, 0, 21, 1, 1, None, 0).pack())
+
+
+def test_progress_ends_at_its_own_total(model, held_out):
+    done = []
+    data = compress(
+        model, list(held_out[:3]), steps=4, progress=lambda n, total: done.append((n, total))
+    )
+    assert sum(n for n, _ in done) == 24
+    assert {total for _, total in done} == {24}
+    done.clear()
+    decompress(model, data, progress=lambda n, total: done.append((n, total)))
+    assert sum(n for n, _ in done) == 12
+    assert {total for _, total in done} == {12}
+
+
+def test_the_figures_of_the_codec_add_up(model, held_out):
+    figures = measure_codec(model, held_out[:6], steps=4, single=2, fractions=(0.5, 1.0))
+    assert sum(figures.split().values()) == pytest.approx(8 * figures.archive / (6 * 64))
+    assert figures.archive == len(compress(model, list(held_out[:6]), steps=4))
+    assert figures.single == [len(compress(model, [image])) for image in held_out[:2]]
+    assert 0 < figures.network < figures.decode
+    assert figures.prefixes[-1].mse == 0
+    levels = 255 / 16
+    expected = np.mean([
+        np.square((a.float() - b.float()).numpy() * levels).mean()
+        for a, b in zip(figures.prefixes[0].images, held_out[:6], strict=True)
+    ])
+    assert figures.prefixes[0].mse == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,107 @@
+"""Thousands of damaged files: images or a sentence, within bounded memory, and no hang.
+
+`DDPM_FUZZ` sets how many; 20,000 take some minutes.
+"""
+
+import os
+import resource
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+from ddpm.codec import compress, decompress
+from ddpm.codec.container import Header, unpack
+from ddpm.errors import DdpmError
+
+FILES = int(os.environ.get("DDPM_FUZZ", "600"))
+MEMORY = 1 << 30  # bytes that the whole run may add
+
+
+def flip(random, data):
+    """Some bits turned."""
+    for _ in range(random.integers(1, 5)):
+        data[random.integers(len(data))] ^= 1 << random.integers(8)
+    return data
+
+
+def cut(random, data):
+    """A part left out."""
+    a, b = sorted(random.integers(0, len(data) + 1, 2))
+    return data[:a] + data[b:]
+
+
+def insert(random, data):
+    """Random bytes in between."""
+    place = random.integers(len(data) + 1)
+    return data[:place] + random.bytes(random.integers(1, 40)) + data[place:]
+
+
+def noise(random, data):
+    """A true header before random bytes."""
+    size = len(data) - len(unpack(bytes(data))[1])
+    return data[:size] + random.bytes(random.integers(0, 80))
+
+
+def forge(random, data):
+    """A header with a right checksum and wrong contents, before the true payload."""
+    header, payload = unpack(bytes(data))
+    sizes = [None, ((8, 8),) * 2, ((3, 40), (1, 1)), ((4000, 4000),) * 2]
+    forged = Header(
+        header.model,
+        header.pixels,
+        int(random.integers(0, 256)),
+        int(random.integers(0, 256)),
+        int(random.integers(1, 4)),
+        None,
+        int(random.integers(0, 200)),
+    )
+    chosen = sizes[random.integers(len(sizes))]
+    if chosen is not None:
+        forged = Header(*{**vars(forged), "count": 2, "sizes": chosen}.values())
+    return forged.pack() + payload
+
+
+def reseal(random, data):
+    """Bits turned in the header, whose checksum is then made right."""
+    size = len(data) - len(unpack(bytes(data))[1])
+    data[random.integers(6, size - 1)] = random.integers(256)
+    data[size - 1] = zlib.crc32(data[: size - 1]) & 255
+    return data
+
+
+MUTATIONS = [flip, cut, insert, noise, forge, reseal]
+
+
+@pytest.fixture(scope="module")
+def files(model, held_out):
+    """Small files of every kind."""
+    odd = [torch.zeros(1, 3, 11, dtype=torch.uint8), held_out[7]]
+    return [
+        compress(model, [held_out[0]]),
+        compress(model, list(held_out[:3]), steps=8),
+        compress(model, odd, steps=3),
+    ]
+
+
+def test_no_damage_ends_in_anything_but_images_or_a_sentence(model, files):
+    random = np.random.default_rng(0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    told = 0
+    for i in range(FILES):
+        data = bytearray(files[i % len(files)])
+        mutation = MUTATIONS[random.integers(len(MUTATIONS))]
+        damaged = bytes(mutation(random, data))
+        try:
+            result = decompress(model, damaged, sample=bool(i % 2))
+        except DdpmError as error:
+            told += 1
+            assert 20 < len(str(error)) < 300
+        else:
+            assert all(int(image.max()) <= 16 for image in result.images)
+            same = damaged in files
+            assert same or not result.exact or unpack(damaged)[0] is not None
+    assert told > FILES / 4
+    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    assert grown < MEMORY
