@@ -35,7 +35,6 @@ def test_an_archive_gives_its_images_back_and_says_where_its_bits_went(model, he
     assert 0 <= 8 * len(payload) - bits < 8
     assert 0.9 < sum(spent.delivered) / sum(spent.kl) < 1.1
     assert sum(spent.path) < 1.25 * sum(spent.kl)
-    assert len(data) < held_out.numel() * 4 / 8, "the model is of no use"
 
 
 @pytest.mark.parametrize("steps", [1, 2, 20])
@@ -181,7 +180,6 @@ def test_the_fingerprint_is_of_everything_the_decoder_uses(run, model):
 
 BAD = {
     "no images": ([], {}, "no images"),
-    "a batch": ([torch.zeros(2, 1, 8, 8, dtype=torch.uint8)], {}, "1 channels"),
     "levels": ([torch.full((1, 8, 8), 17, dtype=torch.uint8)], {}, r"0\.\.16, got 17"),
     "no pixels": ([torch.zeros(1, 0, 8, dtype=torch.uint8)], {}, "without pixels"),
     "too large": ([torch.zeros(1, 3000, 3000, dtype=torch.uint8)], {}, "several files"),
