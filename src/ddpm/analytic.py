@@ -61,7 +61,8 @@ def load_errors(path: Path, model: str) -> ErrorTable | None:
     tensors, metadata = load_checkpoint(path)
     if metadata.get("model") != model:
         return None
-    table, decoder = tensors["xstart_mse"].numpy(), tensors["decoder_bpd"].numpy()
+    table = tensors["xstart_mse"].double().numpy()  # of a shipped model it is bfloat16
+    decoder = tensors["decoder_bpd"].double().numpy()
     return ErrorTable(table, decoder, int(metadata["images"]))
 
 

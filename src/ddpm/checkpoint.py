@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ddpm.errors import DdpmError, check
+from ddpm.pretrained import pretrained
 
 FORMAT = 1
 KEEP = 2  # checkpoints of a run that are kept
@@ -115,15 +116,22 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The file that `path` means: itself, or the newest checkpoint of a run folder.
+    """The file that `path` means: itself, the newest checkpoint of a run folder, or a model that
+    comes with the package.
 
     Raises:
-        DdpmError: there is no such file or folder, or no checkpoint in it.
+        DdpmError: there is no such file, folder or model, or no checkpoint in the folder.
     """
     if path.is_file():
         return path
-    check(path.exists(), f"{path} does not exist; train a model first: ddpm train digits")
     found = checkpoints(path)
+    if not found and str(path) in pretrained():
+        return pretrained()[str(path)]
+    check(
+        path.exists(),
+        f"{path} does not exist; train a model first (ddpm train digits), or take one that comes "
+        "with the package (ddpm models)",
+    )
     check(len(found) > 0, f"{path} holds no checkpoint; is it the folder of a training run?")
     return found[-1]
 

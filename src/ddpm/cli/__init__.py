@@ -18,6 +18,7 @@ COMMANDS = {
     "decompress": "get them back, from the whole file or a part",
     "evaluate": "measure bits/dim, rate-distortion and the codec",
     "reproduce": "train and measure the variants of the paper's Table 2",
+    "models": "list the trained models that come with the package",
     "info": "say what a trained model is",
     "demo": "train, sample and show the embedded digits in a few minutes",
 }

@@ -1,0 +1,33 @@
+"""`ddpm models`: the trained models that come with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from ddpm.cli.parse import parse
+from ddpm.model import load
+from ddpm.pretrained import pretrained
+
+
+class Models:
+    """List the trained models that come with the package; each name stands for a run."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Print name, size and training of each."""
+    parse(Models, argv, "models")
+    table = Table("name", "images", "parameters", "trained on", "file")
+    for name, file in pretrained().items():
+        model = load(file, device="cpu")
+        table.add_row(
+            name,
+            " x ".join(map(str, model.facts.shape)),
+            f"{model.network.num_parameters():,}",
+            f"{model.history['images']:,} images of {model.facts.name}",
+            f"{file.stat().st_size / 2**20:.1f} MiB",
+        )
+    Console().print(table)
+    return 0
