@@ -51,7 +51,7 @@ def test_every_flipped_bit_of_a_header_is_seen():
 def test_what_is_wrong_with_a_header_is_named():
     data = bytearray(SMALL.pack())
     data[2] = 9
-    with pytest.raises(DdpmError, match="format version 9.*reads version 1"):
+    with pytest.raises(DdpmError, match=r"format version 9.*reads version 1"):
         unpack(bytes(data))
     with pytest.raises(DdpmError, match="not a file of"):
         unpack(b"\x89PNG\r\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +13,7 @@ from ddpm.model import load
 from ddpm.pretrained import pretrained
 
 
+@dataclass(frozen=True)
 class Models:
     """List the trained models that come with the package; each name stands for a run."""
 
