@@ -9,11 +9,17 @@ from PIL import Image
 
 from ddpm.config import DataConfig
 from ddpm.data import DataOrder, MemoryImages, open_data, training_batches
-from ddpm.data.decode import decode_image
-from ddpm.data.folder import StreamedImages, image_folder
+from ddpm.data.decode import decode_image as decode_bytes
+from ddpm.data.folder import image_folder
+from ddpm.data.streamed import StreamedImages
 from ddpm.errors import DdpmError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def decode_image(path, image_size, channels):
+    """The image in a file."""
+    return decode_bytes(path.read_bytes(), image_size, channels)
 
 
 def write_images(folder, n, side=4):

@@ -11,8 +11,8 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ddpm.data.folder import StreamedImages
 from ddpm.data.images import ImageSource
+from ddpm.data.streamed import StreamedImages
 from ddpm.errors import DdpmError
 from ddpm.randomness import Randomness
 
