@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from ddpm.errors import DdpmError
@@ -37,24 +37,29 @@ def cached(kind: str, sources: Sequence[Path], build: Callable[[Path], object]) 
     target = cache_folder() / f"{kind}-{stamp.hexdigest()}"
     if target.exists():
         return target
-    partial = target.with_name(f".{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _only_one(target.with_name(f".{target.name}.lock")):
             if not target.exists():
-                build(partial)
-                with partial.open("rb") as file:
-                    os.fsync(file.fileno())
-                partial.replace(target)
+                _make(target, build)
     except OSError as error:
         raise DdpmError(
             f"cannot write {target} ({error.strerror or error}); make room there, or set "
             "XDG_CACHE_HOME to a folder that has some"
         ) from error
-    finally:
-        with suppress(OSError):  # it is in its place, or was never made
-            partial.unlink()
     return target
+
+
+def _make(target: Path, build: Callable[[Path], object]) -> None:
+    """Build beside the target, then rename into place."""
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        build(partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager
