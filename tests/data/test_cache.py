@@ -6,6 +6,7 @@ import time
 import pytest
 
 from ddpm.data.cache import cached
+from ddpm.data.packed import Packed, write_packed
 from ddpm.errors import DdpmError
 
 
@@ -43,3 +44,11 @@ def test_of_processes_that_want_a_file_at_once_one_makes_it_and_the_others_wait(
         found = pool.starmap(_make, [(source, log)] * 3, chunksize=1)
     assert found == [b"whole"] * 3
     assert log.read_text() == "made\n"
+
+
+@pytest.mark.parametrize("items", [[], [b""], [b"a", b"", b"b" * 1000, b"\0\0"]])
+def test_packed_strings_come_out_as_they_went_in(tmp_path, items):
+    write_packed(tmp_path / "packed", iter(items))
+    packed = Packed(tmp_path / "packed")
+    assert len(packed) == len(items)
+    assert [packed[i] for i in range(len(items))] == items

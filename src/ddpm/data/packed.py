@@ -6,6 +6,7 @@ how many there are, as int64.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,12 +19,13 @@ WORD = 8  # bytes of an int64
 
 def write_packed(path: Path, items: Iterable[bytes]) -> None:
     """Write `items` to `path`, holding only one of them and the offsets in memory."""
-    offsets = [0]
+    offsets = array("q", [0])
     with path.open("wb") as file:
         for item in items:
             file.write(item)
             offsets.append(offsets[-1] + len(item))
-        file.write(np.array([*offsets, len(offsets) - 1], dtype="<i8").tobytes())
+        offsets.append(len(offsets) - 1)
+        file.write(np.asarray(offsets, dtype="<i8").tobytes())
 
 
 class Packed:
