@@ -1,5 +1,6 @@
 """LSUN's LMDB folders: keys, formats, splits, damage, and the list of keys that is kept."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -143,6 +144,22 @@ def test_two_sets_of_one_database_can_be_open_at_once(tmp_path):
     first = lmdb_images(folder, 4, 3, memory_limit=0)
     second = lmdb_images(folder / ".." / folder.name, 4, 3, memory_limit=0)
     assert values(first) == values(second) == values(first) == [1, 2]
+
+
+def _handle_after_reading(images):
+    """Which process opened the handle that the first image was read with, and whether it is here."""
+    images[0]
+    return lsun._handles[images.folder][0], os.getpid()
+
+
+def test_a_handle_is_not_used_across_a_fork(tmp_path):
+    images = LmdbImages(write_database(tmp_path / "a_train_lmdb", [flat(1)]), "a")
+    opened, here = _handle_after_reading(images)
+    assert opened == here
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        opened, there = pool.apply(_handle_after_reading, (images,))
+    assert opened == there != here
+    assert images[0] == flat(1)
 
 
 def test_keys_are_listed_once(tmp_path, cache, monkeypatch):
