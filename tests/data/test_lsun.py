@@ -147,7 +147,7 @@ def test_two_sets_of_one_database_can_be_open_at_once(tmp_path):
 
 
 def _handle_after_reading(images):
-    """Which process opened the handle that the first image was read with, and whether it is here."""
+    """The process that opened the handle an image is read with, and the one that reads it."""
     images[0]
     return lsun._handles[images.folder][0], os.getpid()
 
