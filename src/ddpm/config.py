@@ -35,7 +35,7 @@ class DataConfig:
     """Where the images come from and the shape they are brought to."""
 
     path: Annotated[str | None, tyro.conf.arg(name="data", prefix_name=False)] = None
-    """Folder, CIFAR-10 batches or Parquet files; the digits preset needs none."""
+    """Images, CIFAR-10 batches, LSUN's LMDB or Parquet; the digits preset needs none."""
     image_size: int = 32
     """Side of the square that images are resized and centre-cropped to."""
     channels: int = 3

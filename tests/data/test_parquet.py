@@ -2,6 +2,7 @@
 
 import io
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import torch
 from PIL import Image
 
 from ddpm.config import DataConfig
-from ddpm.data import open_data
+from ddpm.data import open_data, parquet
+from ddpm.data.parquet import parquet_images
 from ddpm.errors import DdpmError
 
 pa = pytest.importorskip("pyarrow")
@@ -144,3 +146,38 @@ def test_pixels_survive_exactly(tmp_path):
     Image.fromarray(pixels).save(buffer, format="PNG")
     data = open_path(write(tmp_path / "a.parquet", [buffer.getvalue()]))
     assert data.images[0].tolist() == pixels.transpose(2, 0, 1).tolist()
+
+
+def test_a_big_set_is_unpacked_once_and_again_when_a_file_changes(tmp_path, cache, monkeypatch):
+    files = [write(tmp_path / f"train-{i}.parquet", [png(10 * i), png(10 * i + 1)]) for i in (0, 1)]
+
+    def read():
+        data = parquet_images(files, 4, 3, "rows", memory_limit=0)
+        return data[torch.arange(len(data))][:, 0, 0, 0].tolist()
+
+    assert read() == [0, 1, 10, 11]
+    (kept,) = cache.glob("images-*")
+    with monkeypatch.context() as patch:
+        patch.setattr(parquet, "write_packed", None)  # to unpack again would fail
+        assert read() == [0, 1, 10, 11]
+    write(files[1], [png(7)])
+    assert read() == [0, 1, 7]
+    assert len(list(cache.glob("images-*"))) == 2
+    assert kept.stat().st_size < 4 * len(png(0)) + 100  # the encoded images and little else
+
+
+def test_damage_in_the_middle_of_a_big_file_leaves_nothing_in_the_cache(tmp_path, cache):
+    path = write(tmp_path / "train-0.parquet", [png(i) for i in range(40)])
+    damaged = bytearray(path.read_bytes())
+    damaged[4:60] = b"x" * 56  # the first page; the footer is whole
+    path.write_bytes(damaged)
+    with pytest.raises(DdpmError, match=r"cannot read .*train-0\.parquet"):
+        parquet_images([path], 4, 3, "rows", memory_limit=0)
+    assert not [p for p in cache.iterdir() if p.suffix != ".lock"]
+
+
+def test_without_the_library_the_sentence_says_what_to_install(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.parquet", [png(1)])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DdpmError, match=r"pip install 'ddpm\[parquet\]'"):
+        open_path(path)

@@ -1,4 +1,4 @@
-"""Where images come from: embedded digits, CIFAR-10, folders and Parquet files."""
+"""Where images come from: embedded digits, CIFAR-10, LSUN, folders and Parquet files."""
 
 from ddpm.data.images import ImageSource, MemoryImages, from_unit_range, to_unit_range
 from ddpm.data.open import open_data

@@ -1,13 +1,10 @@
-"""Encoded images to uint8 tensors: EXIF rotation, colour mode, resize, centre crop."""
+"""Encoded images to uint8 tensors: EXIF rotation, centre crop, colours, resize."""
 
 from __future__ import annotations
 
 import io
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,53 +12,67 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ddpm.data.images import EncodedImages
 from ddpm.errors import DdpmError
 
-T = TypeVar("T")
-log = logging.getLogger("ddpm")
 MAX_BROKEN = 0.01
 # What Pillow raises on damaged data; anything else is our own mistake and must surface.
 BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
-def decode_image(source: Path | bytes, image_size: int, channels: int) -> UInt8[Tensor, "c h w"]:
-    """One image file or its bytes as a square of `image_size` pixels.
+def decode_image(data: bytes, image_size: int, channels: int) -> UInt8[Tensor, "c h w"]:
+    """One encoded image as a square of `image_size` pixels.
 
-    The shorter side is resized to `image_size` (bicubic) and the middle of the longer one kept.
+    The middle square of whole pixels, as wide as the shorter side, is cut out and, if it has
+    another size, resized with Pillow's Lanczos filter, whose kernel widens with the reduction, so
+    that nothing aliases. This is how the paper's LSUN images were made (the authors read the
+    output of `dataset_tool.py` of StyleGAN2: the same crop, PIL.Image.ANTIALIAS). Transparent
+    parts are shown on white.
+
+    Raises:
+        one of `BROKEN`: the bytes are no image, or a damaged one.
     """
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-        image = ImageOps.exif_transpose(opened)
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip
-        wide = np.asarray(image, dtype=np.float64) / 257
-        image = Image.fromarray(wide.round().clip(0, 255).astype(np.uint8))
-    image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (image_size, image_size):
-        image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.array(image)).reshape(image_size, image_size, channels)
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        square = image.crop((left, top, left + side, top + side))
+    if square.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip
+        wide = np.asarray(square, dtype=np.float64) / 257
+        square = Image.fromarray(wide.round().clip(0, 255).astype(np.uint8))
+    if square.has_transparency_data:
+        square = square.convert("RGBA")
+        square = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square)
+    square = square.convert("L" if channels == 1 else "RGB")
+    if side != image_size:
+        square = square.resize((image_size, image_size), Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.array(square)).reshape(image_size, image_size, channels)
     return pixels.permute(2, 0, 1).contiguous()
 
 
-def map_skipping_broken(
-    read: Callable[[T], Tensor], items: Sequence[T], describe: Callable[[T], str]
-) -> list[Tensor]:
-    """`read` every item in threads; name and skip what is broken, stop if that is over 1%."""
+def decode_many(
+    encoded: EncodedImages, indices: Sequence[int], image_size: int, channels: int
+) -> tuple[list[Tensor], list[str]]:
+    """Images decoded in threads: those that can be read, in order, and the names of the others.
 
-    def attempt(item: T) -> Tensor | str:
+    Raises:
+        DdpmError: more than 1% cannot be read.
+    """
+
+    def attempt(index: int) -> Tensor | str:
         try:
-            return read(item)
+            return decode_image(encoded[index], image_size, channels)
         except BROKEN as error:
-            return f"{describe(item)} ({type(error).__name__})"
+            return f"{encoded.describe(index)} ({type(error).__name__})"
 
     with ThreadPoolExecutor() as pool:
-        results = list(pool.map(attempt, items))
+        results = list(pool.map(attempt, indices))
     broken = [result for result in results if isinstance(result, str)]
-    if len(broken) > MAX_BROKEN * len(items):
+    if len(broken) > MAX_BROKEN * len(indices):
+        tried = " that were tried" if len(indices) < len(encoded) else ""
         raise DdpmError(
-            f"{len(broken)} of {len(items)} images cannot be read, first {broken[0]}; "
+            f"{len(broken)} of {len(indices)} images{tried} cannot be read, first {broken[0]}; "
             "repair or remove them"
         )
-    for name in broken:
-        log.warning("skipped a broken image: %s", name)
-    if broken:
-        log.warning("skipped %d of %d images", len(broken), len(items))
-    return [result for result in results if isinstance(result, Tensor)]
+    return [result for result in results if isinstance(result, Tensor)], broken

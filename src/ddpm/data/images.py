@@ -17,8 +17,12 @@ Shape = tuple[int, int, int]
 class ImageSource(Protocol):
     """A set of images of one shape that can be read by index."""
 
-    name: str
     grey_levels: int
+
+    @property
+    def name(self) -> str:
+        """For messages and model cards."""
+        ...
 
     @property
     def shape(self) -> Shape:
@@ -29,6 +33,26 @@ class ImageSource(Protocol):
 
     def __getitem__(self, indices: Tensor) -> UInt8[Tensor, "b c h w"]:
         """The images at a long vector of indices."""
+        ...
+
+
+@runtime_checkable
+class EncodedImages(Protocol):
+    """A set of images as their encoded bytes (PNG, JPEG, WebP, ...), to be had in any process."""
+
+    @property
+    def name(self) -> str:
+        """For messages and model cards."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> bytes:
+        """One image; a `DdpmError` if its bytes cannot be had."""
+        ...
+
+    def describe(self, index: int) -> str:
+        """What a message calls the image: its file, its key, its row."""
         ...
 
 

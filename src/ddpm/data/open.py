@@ -10,6 +10,7 @@ from ddpm.data.cifar10 import cifar10_batches, find_batches
 from ddpm.data.digits import digits
 from ddpm.data.folder import image_folder
 from ddpm.data.images import ImageSource
+from ddpm.data.lsun import find_databases, is_lmdb, lmdb_images
 from ddpm.data.parquet import parquet_images
 from ddpm.errors import DdpmError, check
 
@@ -19,7 +20,8 @@ Split = Literal["train", "test"]
 def open_data(config: DataConfig, split: Split = "train") -> ImageSource:
     """The images that `config.path` names.
 
-    `digits` is the embedded set. A folder may hold CIFAR-10's python batches, Parquet files
+    `digits` is the embedded set. A folder may hold CIFAR-10's python batches, an LMDB database or
+    LSUN's pair of them (`*_train_lmdb`, and `*_val_lmdb` for testing), Parquet files
     (`train-*.parquet`, `test-*.parquet`), or images; of the latter two, `train` and `test`
     subfolders or file names make the splits, and without them everything is for training.
 
@@ -54,6 +56,15 @@ def open_data(config: DataConfig, split: Split = "train") -> ImageSource:
         )
         return cifar10_batches(batches, split)
 
+    if is_lmdb(path):
+        check(
+            split == "train",
+            f"{path} has no test split; name the folder that holds it and its *_val_lmdb",
+        )
+        return lmdb_images(path, size, channels)
+    if find_databases(path, "train") or find_databases(path, "test"):
+        return lmdb_images(_only_database(path, split), size, channels)
+
     files = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
     if files:
         named = [f for f in files if f.name.startswith(split)]
@@ -67,3 +78,16 @@ def open_data(config: DataConfig, split: Split = "train") -> ImageSource:
         return image_folder(subfolder, size, channels)
     check(split == "train", f"{path} has no held-out split; put those images in {path}/test")
     return image_folder(path, size, channels)
+
+
+def _only_database(folder: Path, split: Split) -> Path:
+    """The one LSUN database of a split in a folder; of several it is unknown which is meant."""
+    found = find_databases(folder, split)
+    ending = {"train": "*_train_lmdb", "test": "*_val_lmdb"}[split]
+    check(len(found) > 0, f"{folder} has no {ending}, so it has no {split} split")
+    check(
+        len(found) == 1,
+        f"{folder} holds {', '.join(path.name for path in found)}; name one of them, or move "
+        "one category to a folder of its own",
+    )
+    return found[0]

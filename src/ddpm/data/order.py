@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -11,8 +12,8 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ddpm.data.folder import StreamedImages
 from ddpm.data.images import ImageSource
+from ddpm.data.streamed import StreamedImages
 from ddpm.errors import DdpmError
 from ddpm.randomness import Randomness
 
@@ -51,9 +52,9 @@ class DataOrder:
 
 
 class _OneByOne(Dataset[Tensor | DdpmError]):
-    """A streamed folder as the data loader's workers want it.
+    """A streamed set as the data loader's workers want it.
 
-    A broken file is returned, not raised: the loader would bury its sentence in a traceback.
+    An error is returned, not raised: the loader would bury its sentence in a traceback.
     """
 
     def __init__(self, source: StreamedImages) -> None:
@@ -72,23 +73,36 @@ def _stack(images: list[Tensor | DdpmError]) -> Tensor | DdpmError:
     return broken[0] if broken else torch.stack(images)  # type: ignore[arg-type]
 
 
+def _settle(worker: int) -> None:
+    """Leave Ctrl-C, which reaches workers too, to the training loop: it still wants batches.
+
+    PyTorch itself gives each worker a single thread.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def training_batches(
     source: ImageSource, order: DataOrder, start: int, stop: int, share: slice, workers: int = 4
 ) -> Iterator[Tensor]:
-    """uint8 batches of the steps start..stop-1.
+    """uint8 batches of the steps start..stop-1; of a streamed set on the CPU, pinned for CUDA.
 
     Args:
         share: the part of each batch that this process works on.
-        workers: processes that decode a streamed folder ahead of time.
+        workers: processes that decode a streamed set ahead of time, two batches each; no more
+            than there are cores.
     """
     if not isinstance(source, StreamedImages):
         for step in range(start, stop):
             yield source[order[step][share]]
         return
-    wanted = (order[step][share].tolist() for step in range(start, stop))
-    processes = min(workers, os.cpu_count() or 1)
     for batch in DataLoader(
-        _OneByOne(source), batch_sampler=wanted, num_workers=processes, collate_fn=_stack
+        _OneByOne(source),
+        batch_sampler=(order[step][share].tolist() for step in range(start, stop)),
+        num_workers=min(workers, os.cpu_count() or 1),
+        collate_fn=_stack,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_settle,
     ):
         if isinstance(batch, DdpmError):
             raise batch

@@ -71,7 +71,7 @@ def _paper_256(steps: int, flip: bool, ch: int = 128) -> Config:
 def lsun_bedroom() -> Config:
     """LSUN Bedroom 256x256: 113.7M parameters, 2.4M steps of 64, no flips.
 
-    The paper reports FID 6.36.
+    The paper reports FID 6.36. `--data` is the folder of bedroom_train_lmdb (docs/data.md).
     """
     return _paper_256(2_400_000, flip=False)
 
@@ -103,7 +103,7 @@ def lsun_cat() -> Config:
 def celebahq() -> Config:
     """CelebA-HQ 256x256: 113.7M parameters, 0.5M steps of 64.
 
-    The paper shows samples and gives no FID.
+    The paper shows samples and gives no FID. `--data` is a folder of images or Parquet files.
     """
     return _paper_256(500_000, flip=True)
 

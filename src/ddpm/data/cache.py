@@ -1,0 +1,72 @@
+"""Files that are made once out of a data set and kept while it stays the same."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ddpm.errors import DdpmError
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/ddpm`, or `~/.cache/ddpm`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddpm"
+
+
+def cached(kind: str, sources: Sequence[Path], build: Callable[[Path], object]) -> Path:
+    """The file that `build` makes out of `sources`; made again once one of them has changed.
+
+    Whether it has is told from its place, its size and the time it was written. Of several
+    processes that want the file at the same time one makes it and the others wait.
+
+    Args:
+        kind: what the file holds; the first part of its name.
+        sources: existing files.
+        build: writes the file at the path that it is given.
+
+    Raises:
+        DdpmError: the file cannot be written; nothing half-written is left.
+    """
+    stamp = hashlib.blake2b(digest_size=12)
+    for source in sources:
+        facts = source.stat()
+        stamp.update(f"{source.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
+    target = cache_folder() / f"{kind}-{stamp.hexdigest()}"
+    if target.exists():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _only_one(target.with_name(f".{target.name}.lock")):
+            if not target.exists():
+                _make(target, build)
+    except OSError as error:
+        raise DdpmError(
+            f"cannot write {target} ({error.strerror or error}); make room there, or set "
+            "XDG_CACHE_HOME to a folder that has some"
+        ) from error
+    return target
+
+
+def _make(target: Path, build: Callable[[Path], object]) -> None:
+    """Build beside the target, then rename into place."""
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        build(partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """One process at a time; a process that dies lets the next one in."""
+    import fcntl  # not on Windows, where everything that needs no cache still works
+
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
