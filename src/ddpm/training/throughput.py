@@ -1,0 +1,48 @@
+"""How fast a run is: its arithmetic a second, and which share of the device's that is.
+
+Model-FLOPs utilisation as in PaLM (Chowdhery et al. 2022): only the arithmetic that the network
+needs counts, three forward passes a training step, whatever else the machine computes.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ddpm.data.images import Shape
+from ddpm.unet import UNet
+
+PEAKS = {  # by a part of the device's name: dense bf16 FLOP/s, from the makers' data sheets
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "A10": 125e12,
+    "L4": 121e12,
+}
+
+
+def forward_flops(network: UNet, shape: Shape) -> int:
+    """Floating-point operations of one network call on one image, a multiplication-addition two."""
+    outline = copy.deepcopy(network).to("meta")  # computes nothing and needs no memory
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        outline(
+            torch.zeros(1, *shape, device="meta"), torch.zeros(1, dtype=torch.long, device="meta")
+        )
+    return counter.get_total_flops()
+
+
+def training_flops(network: UNet, shape: Shape) -> int:
+    """Of one image of a training step: one pass forward and, twice as dear, one backward."""
+    return 3 * forward_flops(network, shape)
+
+
+def peak_flops(device: torch.device, precision: str) -> float | None:
+    """What the device could do a second in bf16; None where that is not known or not used."""
+    if device.type != "cuda" or precision != "bf16":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAKS.items() if part in name), None)
