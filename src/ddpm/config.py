@@ -116,6 +116,8 @@ class TrainingConfig:
     """Images a step, over all processes."""
     accumulate: int = 1
     """Micro-batches that each process cuts its share of a step into, to save memory."""
+    activation_checkpointing: bool = False
+    """Compute the blocks' activations twice rather than keep them, to save memory."""
     lr: float = 2e-4
     """Adam's learning rate after warm-up."""
     lr_decay: Literal["constant", "cosine"] = "constant"

@@ -90,6 +90,7 @@ class TrainingStep:
         training = state.config.training
         self.state, self.training = state, training
         self.diffusion = state.config.diffusion.build()
+        state.network.activation_checkpointing = training.activation_checkpointing
         self.network = parallel.replicate(state.network)
         self.bf16 = resolve_precision(training.precision, state.device) == "bf16"
         mine = parallel.share(training.batch_size)
