@@ -27,6 +27,7 @@ from ddpm.errors import DdpmError
 T = TypeVar("T")
 
 _joined = False  # whether the group of processes is ours; another program's is left alone
+_store: dist.Store | None = None  # what the processes of the group share, also after a mistake
 
 
 def launched() -> int:
@@ -56,7 +57,7 @@ def together() -> Iterator[None]:
     Only the main process has a standard output inside. On CUDA the devices talk through NCCL and
     the processes, about small things, through gloo, which does not wait for the device.
     """
-    global _joined
+    global _joined, _store
     if launched() == 1 or _joined:
         yield
         return
@@ -64,7 +65,7 @@ def together() -> Iterator[None]:
 
     cuda = torch.cuda.is_available()
     state = PartialState(cpu=not cuda, backend="cuda:nccl,cpu:gloo" if cuda else "gloo")
-    _joined = True
+    _joined, _store = True, dist.distributed_c10d._get_default_store()
     try:
         with contextlib.ExitStack() as stack:
             if not is_main():
@@ -74,6 +75,10 @@ def together() -> Iterator[None]:
         # All leave at once: a launcher ends the others as soon as one has an exit code.
         dist.barrier()
         state.destroy_process_group()
+    except BaseException:
+        if not cuda:  # NCCL might wait for processes that never come here
+            state.destroy_process_group()
+        raise
     finally:
         _joined = False
 
@@ -166,9 +171,8 @@ def gradients_wait(network: nn.Module) -> AbstractContextManager[None]:
 
 def tell(sentence: str) -> None:
     """Print to standard error, once, what several processes may have to say."""
-    if dist.is_initialized():
-        store = dist.distributed_c10d._get_default_store()
-        first = store.add(f"ddpm said: {sentence}", 1) == 1
+    if _store is not None:
+        first = _store.add(f"ddpm said: {sentence}", 1) == 1
     else:
         first = int(os.environ.get("RANK", 0)) == 0
     if first:

@@ -134,33 +134,38 @@ def worker(launcher, rank):
     raise TimeoutError
 
 
+def exit_codes(output):
+    """Those of torchrun's report; -15 is a process that was ending when torchrun ended it."""
+    return set(map(int, re.findall(r"exitcode +: (-?\d+)", output)))
+
+
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("whom", ["one process", "the launcher"])
 def test_a_signal_stops_all_processes_at_one_step_saved(whom, tmp_path):
     endless = ["--training.steps", "1000000", "--training.save-every", "1000000"]
     options = ["--training.batch-size", "4", "--out", str(tmp_path)]
     process = launch(2, "-m", "ddpm", "train", "digits", *TINY, *endless, *options)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while len(read_stats(tmp_path)) < 3 and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.kill(worker(process.pid, 1) if whom == "one process" else process.pid, signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     (said,) = re.findall(r"stopped by SIGTERM at step ([\d,]+), saved as", output)
     step = int(said.replace(",", ""))
     assert checkpoints(tmp_path) == [checkpoint_path(tmp_path, step)]
     assert load_checkpoint(checkpoint_path(tmp_path, step))[1]["history"]["step"] == step
     if whom == "one process":
-        assert re.findall(r"exitcode +: (\d+)", output) == ["143", "143"]
+        assert exit_codes(output) <= {143, -15}
 
 
 def test_a_batch_that_does_not_divide_is_one_sentence_and_exit_code_2(tmp_path):
     options = ["--training.batch-size", "9", "--out", str(tmp_path / "run")]
     process = launch(2, "-m", "ddpm", "train", "digits", *TINY, *options)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     assert output.count("ddpm: a batch of 9 cannot be cut into 2 equal parts") == 1
-    assert re.findall(r"exitcode +: (\d+)", output) == ["2", "2"]
+    assert 2 in exit_codes(output) <= {2, -15}
     assert output.count("Traceback") == 1  # torchrun's own
     assert list(tmp_path.iterdir()) == []
 
