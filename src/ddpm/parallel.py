@@ -14,13 +14,12 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from ddpm.errors import DdpmError
 
@@ -102,11 +101,11 @@ def merge(*tensors: Tensor) -> None:
             dist.all_reduce(tensor)
 
 
-def mean(value: float) -> float:
-    """The mean of every process's number."""
-    total = torch.tensor(value, dtype=torch.float64)
+def mean(values: Tensor) -> Tensor:
+    """The mean of every process's values."""
+    total = values.clone()
     merge(total)
-    return float(total) / size()
+    return total / size()
 
 
 def highest(value: int) -> int:
@@ -153,20 +152,6 @@ def abreast(items: Iterator[T]) -> Iterator[T]:
         if item is end:
             return
         yield item  # type: ignore[misc]
-
-
-def replicate(network: nn.Module) -> nn.Module:
-    """The network to train with: its gradient is the mean over all processes."""
-    if size() == 1:
-        return network
-    return DistributedDataParallel(network, gradient_as_bucket_view=True)
-
-
-def gradients_wait(network: nn.Module) -> AbstractContextManager[None]:
-    """Inside, backward passes of a replicated network add up gradients without exchanging them."""
-    if isinstance(network, DistributedDataParallel):
-        return network.no_sync()
-    return nullcontext()
 
 
 def tell(sentence: str) -> None:

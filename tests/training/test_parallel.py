@@ -30,13 +30,13 @@ TINY = [
 ]
 
 
-def launch(processes, *command, **options):
+def launch(processes, *command, **variables):
     """Start `command` in several processes, as torchrun does; its output is text."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **variables}
     return subprocess.Popen(
         [*torchrun, "--nproc-per-node", str(processes), *map(str, command)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, **options,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
     )  # fmt: skip
 
 
@@ -55,15 +55,16 @@ def alone(tmp_path_factory):
     return together.work(folder), folder
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=["2 copies", "4 copies", "2 parts"])
 def several(request, tmp_path_factory):
-    """What each of several processes finds, and their folder."""
-    folder = tmp_path_factory.mktemp(f"several{request.param}")
-    process = launch(request.param, together.__file__, folder)
+    """What each of several processes finds, and their folder; some hold the network in parts."""
+    number, parts = int(request.param[0]), "parts" in request.param
+    folder = tmp_path_factory.mktemp("several")
+    process = launch(number, together.__file__, folder, ACCELERATE_USE_FSDP=str(parts))
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
-    ranks = [torch.load(folder / f"rank{i}.pt", weights_only=False) for i in range(request.param)]
-    assert {found["size"] for found in ranks} == {request.param}
+    ranks = [torch.load(folder / f"rank{i}.pt", weights_only=False) for i in range(number)]
+    assert {(found["size"], found["parts"]) for found in ranks} == {(number, parts)}
     return ranks, folder
 
 
@@ -103,8 +104,19 @@ def test_the_first_samples_are_the_same_and_the_grid_is_drawn_once(alone, severa
     assert sorted(p.name for p in (several[1] / grid).parent.iterdir()) == [grid.name]
 
 
-def test_gradients_are_exchanged_once_a_step(several):
-    assert [found["exchanges"] for found in several[0]] == [1] * len(several[0])
+def test_gradients_of_copies_are_exchanged_once_a_step(several):
+    for found in several[0]:
+        assert found["exchanges"] == (0 if found["parts"] else 1)  # parts have no hook to count
+
+
+def test_parts_are_parts(alone, several):
+    everything = alone[0]["held"]
+    held = [found["held"] for found in several[0]]
+    if several[0][0]["parts"]:
+        assert sum(held) == everything
+        assert max(held) < 0.6 * everything
+    else:
+        assert held == [everything] * len(held)
 
 
 def test_a_mistake_of_one_process_is_made_by_all(several):

@@ -8,12 +8,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from ddpm import parallel
 from ddpm.errors import DdpmError
 from ddpm.model import DataFacts, load
-from ddpm.training import loop, train
-from ddpm.training.state import TrainingState
+from ddpm.training import loop, placement, state, train
 from system.tiny import tiny_config, tiny_images, tiny_model, with_training
 
 CONFIG = tiny_config(
@@ -24,7 +25,7 @@ DROPOUT = tiny_config(dropout=0.3, batch_size=8, steps=5, log_every=1)
 
 def work(folder):
     """Train, draw, measure and err; what came of it, by name, for this process."""
-    found = {"seen": [], "size": parallel.size()}
+    found = {"seen": [], "size": parallel.size(), "parts": placement.in_parts()}
     real = loop.TrainingStep.__call__
 
     def noting(self, images):
@@ -42,7 +43,7 @@ def work(folder):
     found["bound"] = bound.terms, bound.xstart_mse, bound.eps_mse, bound.prior
     errors = parallel_errors(model)
     found["errors"] = errors.xstart_mse, errors.decoder_bpd
-    found["exchanges"] = exchanges_of_a_step()
+    found["exchanges"], found["held"] = one_step()
     found["mistakes"] = [told(mistake, folder) for mistake in (log_fails, data_fails, save_fails)]
     return found
 
@@ -54,11 +55,12 @@ def parallel_errors(model):
     return measure_errors(model.diffusion, model.denoiser, tiny_images(60).images, 17)
 
 
-def exchanges_of_a_step():
-    """How often one step of four micro-batches exchanges gradients."""
-    config = with_training(CONFIG, accumulate=2)
-    state = TrainingState(config, DataFacts((1, 8, 8), 17, "x"), torch.device("cpu"))
-    step = loop.TrainingStep(state)
+def one_step():
+    """How often a step of two micro-batches exchanges gradients; numbers held of weights, averages
+    and moments."""
+    config, facts = with_training(CONFIG, accumulate=2), DataFacts((1, 8, 8), 17, "x")
+    training = state.TrainingState(config, facts, torch.device("cpu"))
+    step = loop.TrainingStep(training)
     count = 0
 
     def hook(group, bucket):
@@ -66,10 +68,14 @@ def exchanges_of_a_step():
         count += 1
         return allreduce_hook(group, bucket)
 
-    if parallel.size() > 1:
+    if isinstance(step.network, DistributedDataParallel):
         step.network.register_comm_hook(None, hook)
     step(tiny_images(8).images[step.share])
-    return count
+    tensors = [*training.network.parameters(), *training.ema.network.parameters()]
+    for moments in training.optimizer.state.values():
+        tensors += [moments["exp_avg"], moments["exp_avg_sq"]]
+    held = (t.to_local() if isinstance(t, DTensor) else t for t in tensors)
+    return count, sum(t.numel() for t in held)
 
 
 def told(mistake, folder):
@@ -109,12 +115,12 @@ def data_fails(folder):
 
 def save_fails(folder):
     """The main process cannot save."""
-    real = loop.TrainingState.save
-    loop.TrainingState.save = broken("no space")
+    real = state.save_checkpoint
+    state.save_checkpoint = broken("no space")
     try:
         train(replace(CONFIG, training=replace(CONFIG.training, steps=2)), tiny_images(), folder)
     finally:
-        loop.TrainingState.save = real
+        state.save_checkpoint = real
 
 
 def broken(sentence):

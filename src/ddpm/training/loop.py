@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -26,6 +26,7 @@ from ddpm.losses import training_loss
 from ddpm.model import DataFacts, best_device, resolve_precision
 from ddpm.randomness import Randomness, derive_key
 from ddpm.training.log import RunLog, progress_bar
+from ddpm.training.placement import averaging, gradients_wait
 from ddpm.training.state import TrainingState
 
 STOPS = (None, "max_minutes", "SIGINT", "SIGTERM")  # why a run may end early
@@ -91,7 +92,7 @@ class TrainingStep:
         self.state, self.training = state, training
         self.diffusion = state.config.diffusion.build()
         state.network.activation_checkpointing = training.activation_checkpointing
-        self.network = parallel.replicate(state.network)
+        self.network = averaging(state.network)
         self.bf16 = resolve_precision(training.precision, state.device) == "bf16"
         mine = parallel.share(training.batch_size)
         self.share = slice(mine.start, mine.stop)
@@ -135,7 +136,7 @@ class TrainingStep:
         parts = training.accumulate
         first = self.share.start
         for i, part in enumerate(images.chunk(parts), start=1):
-            with parallel.gradients_wait(self.network) if i < parts else nullcontext():
+            with gradients_wait(self.network, i < parts):
                 loss = self.loss(part, first) / parts
                 loss.backward()
             total += loss.detach()
@@ -208,12 +209,12 @@ def train(
     def save() -> None:
         nonlocal saved_at
         if state.step != saved_at:
-            parallel.on_main(lambda: state.save(run))
+            state.save(run)
         saved_at = state.step
 
     def report() -> float:
         """Write the mean loss since the last report; refuse to go on if it is not finite."""
-        loss = parallel.mean(torch.stack(losses).mean().item())
+        loss = parallel.mean(torch.stack(losses).mean()).item()
         losses.clear()
         if not math.isfinite(loss):
             raise Diverged(
