@@ -157,7 +157,10 @@ def abreast(items: Iterator[T]) -> Iterator[T]:
 def tell(sentence: str) -> None:
     """Print to standard error, once, what several processes may have to say."""
     if _store is not None:
-        first = _store.add(f"ddpm said: {sentence}", 1) == 1
+        try:
+            first = _store.add(f"ddpm said: {sentence}", 1) == 1
+        except RuntimeError:  # the process that kept the store has told its mistake and ended
+            first = False
     else:
         first = int(os.environ.get("RANK", 0)) == 0
     if first:

@@ -152,8 +152,7 @@ def exit_codes(output):
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("whom", ["one process", "the launcher"])
-def test_a_signal_stops_all_processes_at_one_step_saved(whom, tmp_path):
+def test_signals_to_one_process_stop_all_at_one_step_saved(tmp_path):
     endless = ["--training.steps", "1000000", "--training.save-every", "1000000"]
     options = ["--training.batch-size", "4", "--out", str(tmp_path)]
     process = launch(2, "-m", "ddpm", "train", "digits", *TINY, *endless, *options)
@@ -161,14 +160,15 @@ def test_a_signal_stops_all_processes_at_one_step_saved(whom, tmp_path):
     while len(read_stats(tmp_path)) < 3 and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.kill(worker(process.pid, 1) if whom == "one process" else process.pid, signal.SIGTERM)
+    target = worker(process.pid, 1)
+    for _ in range(2):  # as when a scheduler tells everybody and torchrun passes it on
+        os.kill(target, signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     (said,) = re.findall(r"stopped by SIGTERM at step ([\d,]+), saved as", output)
     step = int(said.replace(",", ""))
     assert checkpoints(tmp_path) == [checkpoint_path(tmp_path, step)]
     assert load_checkpoint(checkpoint_path(tmp_path, step))[1]["history"]["step"] == step
-    if whom == "one process":
-        assert exit_codes(output) <= {143, -15}
+    assert exit_codes(output) <= {143, -15}
 
 
 def test_a_batch_that_does_not_divide_is_one_sentence_and_exit_code_2(tmp_path):

@@ -20,7 +20,8 @@ from system.tiny import tiny_config, tiny_images, tiny_model, with_training
 CONFIG = tiny_config(
     flip=True, batch_size=8, steps=50, log_every=1, save_every=25, sample_every=50
 )  # fmt: skip
-DROPOUT = tiny_config(dropout=0.3, batch_size=8, steps=5, log_every=1)
+# In colour, since grey images lie in memory either way and dropout follows that order.
+DROPOUT = tiny_config(dropout=0.3, channels=3, batch_size=8, steps=5, log_every=1)
 
 
 def work(folder):
@@ -34,7 +35,8 @@ def work(folder):
 
     loop.TrainingStep.__call__ = noting
     train(CONFIG, tiny_images(), folder / "run")
-    train(with_training(DROPOUT, accumulate=4 // parallel.size()), tiny_images(), folder / "drop")
+    dropout = with_training(DROPOUT, accumulate=4 // parallel.size())
+    train(dropout, tiny_images(channels=3), folder / "drop")
     loop.TrainingStep.__call__ = real
     found["samples"] = load(folder / "run", "cpu").sample(64, seed=3, batch_size=24)
     model = tiny_model()
