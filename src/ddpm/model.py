@@ -67,6 +67,7 @@ class Ddpm:
     def __post_init__(self) -> None:
         self.diffusion = self.config.diffusion.build()
         self._errors: ErrorTable | None = None
+        self._chains: dict[tuple[int | None, str, str | None], GaussianDiffusion] = {}
 
     @property
     def device(self) -> torch.device:
@@ -187,6 +188,14 @@ class Ddpm:
         Raises:
             DdpmError: steps out of range, an unknown name, or a variance that was not learned.
         """
+        key = steps, trajectory, variance
+        if key not in self._chains:  # finding the cheapest timesteps takes a tenth of a second
+            self._chains[key] = self._make_chain(*key)
+        return self._chains[key]
+
+    def _make_chain(
+        self, steps: int | None, trajectory: str, variance: str | None
+    ) -> GaussianDiffusion:
         diffusion = self.diffusion
         if variance is not None and variance != diffusion.variance_type:
             check(

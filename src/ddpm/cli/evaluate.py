@@ -28,6 +28,7 @@ from ddpm.figures.likelihood import rate_distortion_plot
 from ddpm.metrics.comparison import compare_codec
 from ddpm.model import Ddpm, load
 from ddpm.training.log import naming_bar, progress_bar
+from ddpm.trajectory import predicted_bpd
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def evaluate_bpd(model: Ddpm, images: Tensor, args: Evaluate, data: str, out: Pa
     """The bound: measured, written, printed."""
     with progress_bar("evaluations") as bar:
         # The chain is built here too, so that a wrong choice is told before the bar appears.
-        steps = model.chain(args.steps, args.trajectory, args.variance).num_timesteps
+        chain = model.chain(args.steps, args.trajectory, args.variance)
+        steps = chain.num_timesteps
         task = bar.add_task("bits/dim", total=len(images) * steps, note="")
         bound = model.bound(
             images,
@@ -108,9 +110,15 @@ def evaluate_bpd(model: Ddpm, images: Tensor, args: Evaluate, data: str, out: Pa
         )
     parallel.on_main(lambda: write(bound, model, args, data, out))
     Console().print(block_table(bound))
-    say(
+    said = (
         f"{bound.mean:.4f} ± {bound.standard_error:.4f} bits/dim on {len(images):,} images of "
-        f"{data} with {steps:,} steps",
+        f"{data} with {steps:,} steps"
+    )
+    if args.variance == "analytic":
+        tables = predicted_bpd(model.diffusion.schedule, model.errors(), chain.schedule.timesteps)
+        said += f"; the errors on training images predicted {tables + bound.prior.mean():.4f}"
+    say(
+        said,
         f"written to {out}/: bpd.json, rate_distortion.csv, rate_distortion.png",
     )
 

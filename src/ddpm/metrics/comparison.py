@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.bound import Bound
-from ddpm.codec.measure import FRACTIONS, CodecFigures, measure_codec
+from ddpm.codec.measure import FRACTIONS, SINGLE, CodecFigures, measure_codec
 from ddpm.figures.codec import prefix_strip, real_rate_distortion_plot
 from ddpm.metrics.baselines import xz_bpd
 from ddpm.metrics.classical import available_formats, lossless_bytes, lossy_curve
@@ -150,6 +150,7 @@ def compare_codec(
     *,
     steps: int | None = None,
     fractions: Sequence[float] = FRACTIONS,
+    single: int = SINGLE,
     callback: Callable[[str, int], None] | None = None,
 ) -> Comparison:
     """Measure the codec, its bound and the classical formats on the same images.
@@ -157,6 +158,7 @@ def compare_codec(
     Args:
         steps: K; chosen by the amount of data by default.
         fractions: of the file that are decoded.
+        single: how many images are also compressed one by one.
         callback: told what begins and how many parts there are in all.
     """
     levels, formats = model.facts.grey_levels, available_formats()
@@ -166,7 +168,9 @@ def compare_codec(
         if callback is not None:
             callback(part, total)
 
-    figures = measure_codec(model, images, steps=steps, fractions=fractions, callback=note)
+    figures = measure_codec(
+        model, images, steps=steps, fractions=fractions, single=single, callback=note
+    )
     note("bound")
     bound = model.bound(images, steps=figures.steps, trajectory="optimal", variance="analytic")
     lossless, lossy = {}, {}
