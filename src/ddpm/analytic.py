@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ddpm import parallel
 from ddpm.checkpoint import load_checkpoint, save_checkpoint
 from ddpm.data.images import to_unit_range
 from ddpm.diffusion import Denoiser, GaussianDiffusion
@@ -105,9 +106,14 @@ def measure_errors(
     times = measured_timesteps(diffusion.num_timesteps)
     n, shape = len(images), tuple(images.shape[1:])
     x_start = to_unit_range(images, grey_levels)
-    mse, decoder = [], []
+    mse = torch.zeros(len(times), *shape, dtype=torch.float64)
+    decoder = torch.zeros(len(times), dtype=torch.float64)
     with torch.inference_mode():
-        for timestep in times:
+        for i, timestep in enumerate(times):
+            if not parallel.is_mine(i):
+                if callback is not None:
+                    callback(n)
+                continue
             predicted = []
             for index in torch.arange(n, device=images.device).split(batch_size):
                 t = torch.full((len(index),), int(timestep), device=images.device)
@@ -123,10 +129,11 @@ def measure_errors(
             nats = -discretized_gaussian_log_likelihood(
                 x_start, pred_xstart, log_scale, grey_levels
             )
-            mse.append(shrunk)
-            decoder.append(float(nats.mean()) / np.log(2))
+            mse[i] = torch.from_numpy(shrunk)
+            decoder[i] = float(nats.mean()) / np.log(2)
+    parallel.merge(mse, decoder)
     whole = np.arange(diffusion.num_timesteps)
-    log_mse = np.log(np.stack(mse)).reshape(len(times), -1)
+    log_mse = np.log(mse.numpy()).reshape(len(times), -1)
     filled = np.stack([np.interp(whole, times, column) for column in log_mse.T], axis=1)
     table = np.exp(filled).reshape(len(whole), *shape)
-    return ErrorTable(table, np.interp(whole, times, decoder), n)
+    return ErrorTable(table, np.interp(whole, times, decoder.numpy()), n)

@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ddpm import parallel
 from ddpm.data.images import to_unit_range
 from ddpm.diffusion import Denoiser, GaussianDiffusion
 from ddpm.errors import check
@@ -100,6 +101,7 @@ def evaluate_bound(
     source = Randomness(seed, "bound")
     terms, xstart_mse, eps_mse = (torch.zeros(n, steps, dtype=torch.float64) for _ in range(3))
     prior = torch.zeros(n, dtype=torch.float64)
+    calls = itertools.count()  # dealt out to the processes one by one
     with torch.inference_mode():
         for index in torch.arange(n).chunk(-(-n // batch_size)):
             index = index.to(images.device)
@@ -107,16 +109,19 @@ def evaluate_bound(
             rows = index.cpu()
             prior[rows] = prior_bpd(diffusion, x_start).double().cpu()
             for i, timestep in enumerate(diffusion.schedule.timesteps):
-                t = torch.full((len(index),), i, device=index.device)
-                noise = source.normal(index, tuple(x_start.shape[1:]), int(timestep))
-                x_t = diffusion.q_sample(x_start, t, noise)
-                term, p = vb_term(diffusion, denoiser, x_start, x_t, t, grey_levels)
-                epsilon = diffusion.epsilon_from_xstart(p.pred_xstart, x_t, t)
-                terms[rows, i] = term.double().cpu()
-                xstart_mse[rows, i] = mean_over_dims((x_start - p.pred_xstart) ** 2).double().cpu()
-                eps_mse[rows, i] = mean_over_dims((noise - epsilon) ** 2).double().cpu()
+                if parallel.is_mine(next(calls)):
+                    t = torch.full((len(index),), i, device=index.device)
+                    noise = source.normal(index, tuple(x_start.shape[1:]), int(timestep))
+                    x_t = diffusion.q_sample(x_start, t, noise)
+                    term, p = vb_term(diffusion, denoiser, x_start, x_t, t, grey_levels)
+                    epsilon = diffusion.epsilon_from_xstart(p.pred_xstart, x_t, t)
+                    terms[rows, i] = term.double().cpu()
+                    errors = mean_over_dims((x_start - p.pred_xstart) ** 2)
+                    xstart_mse[rows, i] = errors.double().cpu()
+                    eps_mse[rows, i] = mean_over_dims((noise - epsilon) ** 2).double().cpu()
                 if callback is not None:
                     callback(len(index))
+    parallel.merge(terms, xstart_mse, eps_mse)
     return Bound(
         terms.numpy(),
         prior.numpy(),

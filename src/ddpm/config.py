@@ -114,6 +114,10 @@ class TrainingConfig:
     """Optimiser steps in all."""
     batch_size: int = 128
     """Images a step, over all processes."""
+    accumulate: int = 1
+    """Micro-batches that each process cuts its share of a step into, to save memory."""
+    activation_checkpointing: bool = False
+    """Compute the blocks' activations twice rather than keep them, to save memory."""
     lr: float = 2e-4
     """Adam's learning rate after warm-up."""
     lr_decay: Literal["constant", "cosine"] = "constant"
@@ -140,7 +144,7 @@ class TrainingConfig:
     """Stop after this long, saved and ready to resume."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "save_every", "log_every"):
+        for name in ("steps", "batch_size", "accumulate", "save_every", "log_every"):
             at_least(name, getattr(self, name), 1)
         for name in ("warmup", "sample_every", "seed"):
             at_least(name, getattr(self, name), 0)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from ddpm import parallel
 from ddpm.analytic import ErrorTable, load_errors, measure_errors
 from ddpm.bound import Bound, evaluate_bound
 from ddpm.checkpoint import errors_path, find_checkpoint, load_checkpoint, save_checkpoint
@@ -136,14 +137,17 @@ class Ddpm:
         check(seed >= 0, f"the seed must be at least 0, got {seed}")
         draw = get_sampler(sampler)
         diffusion = self.chain(steps, trajectory, variance)
-        batches = []
+        mine = parallel.share(n)
+        images = torch.zeros(n, *self.facts.shape, dtype=torch.uint8)
         with torch.inference_mode():
-            for index in torch.arange(n).split(batch_size):
+            for first in mine[::batch_size]:
+                index = torch.arange(first, min(first + batch_size, mine.stop))
                 noise = self.noise(index, seed)
                 start = noise(diffusion.num_timesteps)
                 x = draw(diffusion, self.denoiser, start, noise, callback=callback, **options)
-                batches.append(from_unit_range(x, self.facts.grey_levels).cpu())  # type: ignore[arg-type]
-        return torch.cat(batches)
+                images[index] = from_unit_range(x, self.facts.grey_levels).cpu()  # type: ignore[arg-type]
+        parallel.merge(images)
+        return images
 
     def errors(self, callback: Callable[[int], None] | None = None) -> ErrorTable:
         """The network's errors at every timestep, measured once and kept beside the checkpoint.
@@ -153,18 +157,22 @@ class Ddpm:
         Args:
             callback: called with the number of (image, timestep) pairs just done.
         """
-        if self._errors is None and self.source is not None:
-            self._errors = load_errors(errors_path(self.source[0]), self.source[1])
-        if self._errors is None:
+        table = self._errors
+        if table is None and self.source is not None:
+            table = load_errors(errors_path(self.source[0]), self.source[1])
+        missing = parallel.highest(table is None)
+        if table is None or missing:
             training = open_data(self.config.data, "train")
             order = Randomness(0, "errors").permutation(len(training))
             images = training[order[:MEASURED_IMAGES]].to(self.device)
-            self._errors = measure_errors(
+            measured = table = measure_errors(
                 self.diffusion, self.denoiser, images, self.facts.grey_levels, callback=callback
             )
             if self.source is not None:
-                self._errors.save(errors_path(self.source[0]), self.source[1])
-        return self._errors
+                path, checksum = errors_path(self.source[0]), self.source[1]
+                parallel.on_main(lambda: measured.save(path, checksum))
+        self._errors = table
+        return table
 
     def chain(
         self, steps: int | None = None, trajectory: str = "even", variance: str | None = None

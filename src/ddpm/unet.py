@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ddpm.errors import check
 
@@ -174,6 +175,7 @@ class UNet(nn.Module):
             )
         self.in_channels = in_channels
         self.ch = ch
+        self.activation_checkpointing = False
         self.divisor = 2 ** (len(ch_mult) - 1)
         self.check_size(*image_size)
         temb = 4 * ch
@@ -228,6 +230,12 @@ class UNet(nn.Module):
             "resize the images or use fewer levels in ch_mult",
         )
 
+    def run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
+        """The output of a block; of its activations only the inputs are kept, if so wished."""
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
+
     def forward(
         self, x: Float[Tensor, "b c h w"], t: Int[Tensor, " b"]
     ) -> Float[Tensor, "b o h w"]:
@@ -244,17 +252,18 @@ class UNet(nn.Module):
         skips = [h]
         for level, blocks in enumerate(self.down):
             for layer in blocks:  # type: ignore[attr-defined]
-                h = layer(h, temb)
+                h = self.run(layer, h, temb)
                 skips.append(h)
             if level < len(self.downsamples):
                 h = self.downsamples[level](h)
                 skips.append(h)
 
-        h = self.middle2(self.middle_attention(self.middle1(h, temb)), temb)
+        h = self.run(self.middle1, h, temb)
+        h = self.run(self.middle2, self.run(self.middle_attention, h), temb)
 
         for level, blocks in enumerate(self.up):
             for layer in blocks:  # type: ignore[attr-defined]
-                h = layer(torch.cat([h, skips.pop()], dim=1), temb)
+                h = self.run(layer, torch.cat([h, skips.pop()], dim=1), temb)
             if level < len(self.upsamples):
                 h = self.upsamples[level](h)
 

@@ -1,7 +1,8 @@
 """The command line: `ddpm COMMAND ...`, one file a command.
 
 A user's mistake is printed as one sentence and ends with exit code 2; a run stopped by a signal is
-saved and ends with 128 + the signal's number.
+saved and ends with 128 + the signal's number. Started by torchrun or accelerate launch, the
+commands in SHARED split their work over all processes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ COMMANDS = {
     "info": "say what a trained model is",
     "demo": "train, sample and show the embedded digits in a few minutes",
 }
+
+SHARED = ("train", "sample", "evaluate")
 
 USAGE = "usage: ddpm COMMAND ...\n\n" + "\n".join(
     f"  {name:<12}{text}" for name, text in COMMANDS.items()
@@ -46,17 +49,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ddpm: unknown command '{name}'; choose from {known}", file=sys.stderr)
         return 2
 
-    from ddpm.errors import DdpmError
+    from ddpm import parallel
+    from ddpm.errors import DdpmError, check
 
     command = importlib.import_module(f"ddpm.cli.{name}")
     try:
-        return int(command.run(rest) or 0)
-    except DdpmError as error:
-        print(f"ddpm: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a disk that filled up, a name too long: nothing to trace
-        print(f"ddpm: {error}", file=sys.stderr)
+        check(
+            name in SHARED or parallel.launched() == 1,
+            f"`ddpm {name}` runs in one process; start it without torchrun or accelerate",
+        )
+        with parallel.together():
+            return int(command.run(rest) or 0)
+    except (DdpmError, OSError) as error:
+        # An OSError is a disk that filled up, a name too long: nothing to trace.
+        parallel.tell(f"ddpm: {error}")
         return 2
     except KeyboardInterrupt:
-        print("ddpm: interrupted", file=sys.stderr)
+        parallel.tell("ddpm: interrupted")
         return 130

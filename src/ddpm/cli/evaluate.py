@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from ddpm import parallel
 from ddpm.bound import Bound
 from ddpm.checkpoint import atomically
 from ddpm.cli.parse import parse, positional, say
@@ -63,6 +64,10 @@ def run(argv: Sequence[str]) -> int:
     name, rest = positional(argv, "a run or checkpoint", "evaluate")
     args = parse(Evaluate, rest, f"evaluate {name or 'RUN'}")
     check(args.bpd or args.codec, "say what to measure: --bpd, --codec or both")
+    check(
+        not args.codec or parallel.size() == 1,
+        "--codec measures one process; start it without torchrun or accelerate",
+    )
     check(args.batch_size >= 1, f"--batch-size must be at least 1, got {args.batch_size}")
     check(args.images is None or args.images >= 1, f"--images must be positive, got {args.images}")
     check(args.seed >= 0, f"--seed must be at least 0, got {args.seed}")
@@ -103,7 +108,7 @@ def evaluate_bpd(model: Ddpm, images: Tensor, args: Evaluate, data: str, out: Pa
             batch_size=args.batch_size,
             callback=lambda count: bar.advance(task, count),
         )
-    write(bound, model, args, data, out)
+    parallel.on_main(lambda: write(bound, model, args, data, out))
     Console().print(block_table(bound))
     said = (
         f"{bound.mean:.4f} ± {bound.standard_error:.4f} bits/dim on {len(images):,} images of "

@@ -10,7 +10,9 @@ from typing import Annotated
 import numpy as np
 import tyro
 from PIL import Image
+from torch import Tensor
 
+from ddpm import parallel
 from ddpm.checkpoint import atomically
 from ddpm.cli.parse import parse, positional, say
 from ddpm.errors import check
@@ -63,7 +65,7 @@ def run(argv: Sequence[str]) -> int:
     )
     model = load(name)
     steps = args.steps or model.diffusion.num_timesteps
-    batches = -(-args.n // args.batch_size)
+    batches = len(parallel.share(args.n)[:: args.batch_size])
     recorder = ProgressiveRecorder(args.n, model.facts.grey_levels)
     with progress_bar("network calls") as bar:
         task = bar.add_task("sampling", total=batches * steps, note="")
@@ -85,22 +87,27 @@ def run(argv: Sequence[str]) -> int:
             callback=callback,
             **options,
         )
-    display = to_display(images, model.facts.grey_levels)
-    if out.suffix == ".png":
-        save_png(image_grid(images, model.facts.grey_levels), out)
-    elif out.suffix == ".npz":
-        # np.savez appends .npz to a bare name, so it is given an open file instead.
-        def write(partial: Path) -> None:
-            with partial.open("wb") as file:
-                np.savez(file, images=images.permute(0, 2, 3, 1).numpy())
-
-        atomically(out, write)
-    else:
-        for i, pixels in enumerate(display):
-            save_png(Image.fromarray(pixels), out / f"{i:06d}.png")
+    parallel.on_main(lambda: write(images, model.facts.grey_levels, out))
     say(f"{args.n} images in {out}")
     if args.progressive:
         path = out.with_name(f"{out.stem}-progressive.png")
-        save_png(progressive_strip(recorder.frames(), model.facts.grey_levels), path)
+        levels = model.facts.grey_levels
+        parallel.on_main(lambda: save_png(progressive_strip(recorder.frames(), levels), path))
         say(f"their progressive generation in {path}")
     return 0
+
+
+def write(images: Tensor, grey_levels: int, out: Path) -> None:
+    """The images as one grid, one array, or a folder of PNGs, by the ending of `out`."""
+    if out.suffix == ".png":
+        save_png(image_grid(images, grey_levels), out)
+    elif out.suffix == ".npz":
+        # np.savez appends .npz to a bare name, so it is given an open file instead.
+        def save(partial: Path) -> None:
+            with partial.open("wb") as file:
+                np.savez(file, images=images.permute(0, 2, 3, 1).numpy())
+
+        atomically(out, save)
+    else:
+        for i, pixels in enumerate(to_display(images, grey_levels)):
+            save_png(Image.fromarray(pixels), out / f"{i:06d}.png")

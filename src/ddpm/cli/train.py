@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from ddpm import parallel
 from ddpm.cli.parse import parse, positional, say
 from ddpm.config import Config
 from ddpm.data import open_data
@@ -45,7 +46,8 @@ def run(argv: Sequence[str]) -> int:
 
     from ddpm.training.loop import train
 
-    source = open_data(config.data)
+    with parallel.agreement():
+        source = open_data(config.data)
     say(
         f"{len(source):,} images of {source.name}, {network.num_parameters():,} parameters, "
         f"{config.training.steps:,} steps of {config.training.batch_size}; writing to {out}"

@@ -14,19 +14,22 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
+from ddpm import parallel
 from ddpm.checkpoint import atomically, checkpoint_path, checkpoints
 from ddpm.config import Config, TrainingConfig
 from ddpm.data import DataOrder, ImageSource, MemoryImages, to_unit_range, training_batches
 from ddpm.errors import DdpmError, Diverged, check
 from ddpm.figures.grid import image_grid, save_png
 from ddpm.losses import training_loss
-from ddpm.model import DataFacts, resolve_precision
+from ddpm.model import DataFacts, best_device, resolve_precision
 from ddpm.randomness import Randomness, derive_key
 from ddpm.training.log import RunLog, progress_bar
+from ddpm.training.placement import averaging, gradients_wait
 from ddpm.training.state import TrainingState
+
+STOPS = (None, "max_minutes", "SIGINT", "SIGTERM")  # why a run may end early
 
 
 @dataclass(frozen=True)
@@ -56,19 +59,19 @@ def learning_rate(training: TrainingConfig, step: int) -> float:
     return rate
 
 
-def make_accelerator() -> Accelerator:
-    """Devices and processes; precision is ours to choose, so that the maths stays float32."""
-    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
-
-
 @contextmanager
 def catch_signals() -> Iterator[list[str]]:
-    """Collect SIGINT and SIGTERM in a list instead of dying; a second one dies as usual."""
+    """Collect SIGINT and SIGTERM in a list instead of dying; a second one dies as usual.
+
+    One of several processes only counts them: a launcher passes on the signals that its processes
+    have received already.
+    """
     caught: list[str] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         caught.append(signal.Signals(number).name)
-        signal.signal(number, signal.default_int_handler)
+        if parallel.size() == 1:
+            signal.signal(number, signal.default_int_handler)
 
     if threading.current_thread() is not threading.main_thread():
         yield caught
@@ -86,15 +89,13 @@ class TrainingStep:
 
     def __init__(self, state: TrainingState) -> None:
         training = state.config.training
-        accelerator = make_accelerator()
-        self.state, self.training, self.accelerator = state, training, accelerator
+        self.state, self.training = state, training
         self.diffusion = state.config.diffusion.build()
-        self.network = accelerator.prepare_model(state.network)
+        state.network.activation_checkpointing = training.activation_checkpointing
+        self.network = averaging(state.network)
         self.bf16 = resolve_precision(training.precision, state.device) == "bf16"
-        share = training.batch_size // accelerator.num_processes
-        first = accelerator.process_index * share
-        self.share = slice(first, first + share)
-        self.slots = torch.arange(first, first + share, device=state.device)
+        mine = parallel.share(training.batch_size)
+        self.share = slice(mine.start, mine.stop)
         self.flip = Randomness(training.seed, "flip")
         self.time = Randomness(training.seed, "timestep")
         self.noise = Randomness(training.seed, "noise")
@@ -106,32 +107,48 @@ class TrainingStep:
             output = self.network(x, t)
         return output.float()
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Take the step; returns the loss without waiting for it."""
+    def loss(self, images: Tensor, first: int) -> Tensor:
+        """The mean loss of some images of the batch, `first` being the place of the first one.
+
+        Noise depends on each image's place in the whole batch, dropout on `first`.
+        """
         state, training, facts = self.state, self.training, self.state.facts
         step = state.step
         if state.config.network.dropout > 0:
-            process = self.accelerator.process_index
-            torch.manual_seed(derive_key(training.seed, "dropout", step, process))
-        x = to_unit_range(images.to(state.device, non_blocking=True), facts.grey_levels)
+            torch.manual_seed(derive_key(training.seed, "dropout", step, first))
+        slots = torch.arange(first, first + len(images), device=state.device)
+        x = to_unit_range(images, facts.grey_levels)
         if state.config.data.flip:
-            mirrored = self.flip.integers(self.slots, 2, step).bool()
+            mirrored = self.flip.integers(slots, 2, step).bool()
             x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
-        t = self.time.integers(self.slots, self.diffusion.num_timesteps, step)
-        noise = self.noise.normal(self.slots, facts.shape, step)
-        loss = training_loss(
+        t = self.time.integers(slots, self.diffusion.num_timesteps, step)
+        noise = self.noise.normal(slots, facts.shape, step)
+        return training_loss(
             self.diffusion, self.denoise, x, t, noise, training.loss, facts.grey_levels
         ).mean()
 
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(training, step)
+    def __call__(self, images: Tensor) -> Tensor:
+        """Take the step; returns the loss without waiting for it."""
+        state, training = self.state, self.training
+        images = images.to(state.device, non_blocking=True)
         state.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
+        total = torch.zeros((), device=state.device)
+        parts = training.accumulate
+        first = self.share.start
+        for i, part in enumerate(images.chunk(parts), start=1):
+            with gradients_wait(self.network, i < parts):
+                loss = self.loss(part, first) / parts
+                loss.backward()
+            total += loss.detach()
+            first += len(part)
+
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(training, state.step)
         torch.nn.utils.clip_grad_norm_(state.network.parameters(), training.grad_clip)
         state.optimizer.step()
         state.ema.update(state.network)
         state.step += 1
-        return loss.detach()
+        return total
 
 
 def prepare_run(config: Config, source: ImageSource, run: Path, resume: bool) -> TrainingState:
@@ -140,16 +157,15 @@ def prepare_run(config: Config, source: ImageSource, run: Path, resume: bool) ->
     Raises:
         DdpmError: the run exists and `resume` is off, or the other way round; or they do not fit.
     """
-    training = config.training
-    accelerator = make_accelerator()
+    batch, processes = config.training.batch_size, parallel.size()
+    parts = processes * config.training.accumulate
     check(
-        training.batch_size % accelerator.num_processes == 0,
-        f"a batch of {training.batch_size} cannot be shared evenly by "
-        f"{accelerator.num_processes} processes; change --training.batch-size",
+        batch % parts == 0,
+        f"a batch of {batch} cannot be cut into {parts} equal parts (processes: {processes}, "
+        f"micro-batches of each: {config.training.accumulate}); change --training.batch-size",
     )
-    state = TrainingState(
-        config, DataFacts(source.shape, source.grey_levels, source.name), accelerator.device
-    )
+    facts = DataFacts(source.shape, source.grey_levels, source.name)
+    state = TrainingState(config, facts, best_device())
     if resume:
         state.restore(run)
     elif checkpoints(run):
@@ -157,7 +173,7 @@ def prepare_run(config: Config, source: ImageSource, run: Path, resume: bool) ->
             f"{run} already holds a run; add --resume to go on with it or choose another --out"
         )
     text = json.dumps(config.to_dict(), indent=2) + "\n"
-    if accelerator.is_main_process:
+    if parallel.is_main():
         atomically(run / "config.json", lambda partial: partial.write_text(text))
     return state
 
@@ -176,16 +192,15 @@ def train(
     Raises:
         DdpmError: the run cannot be written, resumed, or its loss is no longer finite.
     """
-    state = prepare_run(config, source, run, resume)
-    accelerator = make_accelerator()
+    with parallel.agreement():
+        state = prepare_run(config, source, run, resume)
     training = config.training
     if isinstance(source, MemoryImages):
         source = source.to(state.device)
     step = TrainingStep(state)
     order = DataOrder(len(source), training.batch_size, training.seed)
     batches = training_batches(source, order, state.step, training.steps, step.share)
-    main = accelerator.is_main_process
-    log = RunLog(run, state.step) if main else None
+    log = parallel.on_main(lambda: RunLog(run, state.step))
     begun, earlier, first = time.monotonic(), state.seconds, state.step
     stopped: str | None = None
     losses: list[Tensor] = []
@@ -193,13 +208,13 @@ def train(
 
     def save() -> None:
         nonlocal saved_at
-        if state.step != saved_at and main:
+        if state.step != saved_at:
             state.save(run)
         saved_at = state.step
 
     def report() -> float:
         """Write the mean loss since the last report; refuse to go on if it is not finite."""
-        loss = accelerator.reduce(torch.stack(losses).mean(), "mean").item()
+        loss = parallel.mean(torch.stack(losses).mean()).item()
         losses.clear()
         if not math.isfinite(loss):
             raise Diverged(
@@ -207,17 +222,17 @@ def train(
                 "resume with a lower --training.lr or --training.precision fp32"
             )
         rate = (state.step - first) * training.batch_size / (time.monotonic() - begun)
-        if log is not None:
-            lr = learning_rate(training, state.step - 1)
-            log.write(state.step, loss=loss, images_per_second=rate, lr=lr)
+        with parallel.agreement():
+            if log is not None:
+                lr = learning_rate(training, state.step - 1)
+                log.write(state.step, loss=loss, images_per_second=rate, lr=lr)
         bar.update(task, note=f"loss {loss:.4f}  {rate:.0f} images/s")
         return loss
 
     with catch_signals() as signals, progress_bar("steps") as bar:
         task = bar.add_task("training", total=training.steps, completed=state.step, note="")
-        bar.disable = not main
         try:
-            for images in batches:
+            for images in parallel.abreast(batches):
                 losses.append(step(images))
                 state.seconds = earlier + time.monotonic() - begun
                 bar.update(task, completed=state.step)
@@ -227,9 +242,10 @@ def train(
                     stopped = "max_minutes"
                 if signals:
                     stopped = signals[0]
+                stopped = STOPS[parallel.highest(STOPS.index(stopped))]
                 if state.step % training.log_every == 0 or due or ended or stopped:
                     report()
-                if training.sample_every and state.step % training.sample_every == 0 and main:
+                if training.sample_every and state.step % training.sample_every == 0:
                     draw_samples(state, run)
                 if due or ended or stopped:
                     save()
@@ -249,5 +265,5 @@ def draw_samples(state: TrainingState, run: Path, n: int = 64, steps: int = 50) 
     calls = min(steps, model.diffusion.num_timesteps)
     images = model.sample(n, sampler="ddim", steps=calls)
     path = run / "samples" / f"step-{state.step:08d}.png"
-    save_png(image_grid(images, model.facts.grey_levels), path)
+    parallel.on_main(lambda: save_png(image_grid(images, model.facts.grey_levels), path))
     return path

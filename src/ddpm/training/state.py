@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm import parallel
 from ddpm.checkpoint import (
     checkpoint_path,
     find_checkpoint,
@@ -21,6 +22,8 @@ from ddpm.errors import DdpmError, check
 from ddpm.model import DataFacts, Ddpm, in_channels_last
 from ddpm.randomness import derive_key
 from ddpm.training.ema import Ema
+from ddpm.training.placement import in_parts, place, placed_like, whole
+from ddpm.unet import UNet
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -38,39 +41,57 @@ class TrainingState:
     def __post_init__(self) -> None:
         training = self.config.training
         torch.manual_seed(derive_key(training.seed, "init"))
-        learns_variance = self.config.diffusion.build().learns_variance
-        network = self.config.network.build(self.facts.shape, learns_variance)
-        self.network = in_channels_last(network.to(self.device))
+        self.network = in_channels_last(self._build())
         self.ema = Ema(self.network, training.ema_decay)
+        place(self.network)
+        place(self.ema.network)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=training.lr, betas=(0.9, 0.999), eps=1e-8, fused=True
         )
 
+    def _build(self) -> UNet:
+        """A fresh network."""
+        learns_variance = self.config.diffusion.build().learns_variance
+        return self.config.network.build(self.facts.shape, learns_variance).to(self.device)
+
+    def _model(self, network: UNet) -> Ddpm:
+        """The model as it stands, with this network."""
+        images = self.step * self.config.training.batch_size
+        history = {"step": self.step, "images": images, "seconds": round(self.seconds, 1)}
+        return Ddpm(self.config, self.facts, network, history)
+
     @property
     def model(self) -> Ddpm:
         """The model with the averaged weights, as it stands."""
-        images = self.step * self.config.training.batch_size
-        history = {"step": self.step, "images": images, "seconds": round(self.seconds, 1)}
-        return Ddpm(self.config, self.facts, self.ema.network, history)
+        network = self.ema.network
+        if in_parts():
+            averages = {name: whole(value) for name, value in network.state_dict().items()}
+            network = self._build().requires_grad_(False)
+            network.load_state_dict(averages)
+        return self._model(network)
 
     def save(self, run: Path) -> Path:
-        """Write a checkpoint into `run` and drop the oldest."""
-        check(
-            all(bool(torch.isfinite(p).all()) for p in self.network.parameters()),
-            f"a weight is no longer finite at step {self.step}, so nothing is saved; resume from "
-            "the last checkpoint with a lower --training.lr",
-        )
+        """Write a checkpoint into `run` and drop the oldest; every process must ask for it."""
         tensors: dict[str, Tensor] = {}
         for prefix, network in (("network", self.network), ("ema", self.ema.network)):
-            tensors.update({f"{prefix}.{k}": v for k, v in network.state_dict().items()})
+            tensors.update({f"{prefix}.{k}": whole(v) for k, v in network.state_dict().items()})
         for name, parameter in self.network.named_parameters():
             for moment in MOMENTS:
                 value = self.optimizer.state[parameter].get(moment, torch.zeros_like(parameter))
-                tensors[f"{moment}.{name}"] = value
+                tensors[f"{moment}.{name}"] = whole(value)
         path = checkpoint_path(run, self.step)
-        save_checkpoint(path, tensors, self.model.describe())
-        rotate(run)
+        parallel.on_main(lambda: self._write(path, tensors))
         return path
+
+    def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        """The checkpoint, unless it is spoilt."""
+        check(
+            all(bool(v.isfinite().all()) for k, v in tensors.items() if k.startswith("network.")),
+            f"a weight is no longer finite at step {self.step}, so nothing is saved; resume from "
+            "the last checkpoint with a lower --training.lr",
+        )
+        save_checkpoint(path, tensors, self._model(self.ema.network).describe())
+        rotate(path.parents[1])
 
     def restore(self, run: Path) -> None:
         """Take up the newest checkpoint of `run`.
@@ -95,7 +116,12 @@ class TrainingState:
                     "resume with the preset and options that the run was started with",
                 )
             for prefix, network in (("network", self.network), ("ema", self.ema.network)):
-                network.load_state_dict({k: tensors[f"{prefix}.{k}"] for k in network.state_dict()})
+                network.load_state_dict(
+                    {
+                        name: placed_like(tensors[f"{prefix}.{name}"], value)
+                        for name, value in network.state_dict().items()
+                    }
+                )
             self.step = int(metadata["history"]["step"])
             self.seconds = float(metadata["history"]["seconds"])
             optimizer = self.optimizer.state_dict()
@@ -116,6 +142,7 @@ class TrainingState:
     def _moments(self, tensors: dict[str, Tensor], name: str, like: Tensor) -> dict[str, Any]:
         # The fused optimiser walks through memory, so moments must be laid out like the weights.
         moments: dict[str, Any] = {
-            m: torch.empty_like(like.detach()).copy_(tensors[f"{m}.{name}"]) for m in MOMENTS
+            m: torch.empty_like(like.detach()).copy_(placed_like(tensors[f"{m}.{name}"], like))
+            for m in MOMENTS
         }
         return {"step": torch.tensor(float(self.step)), **moments}

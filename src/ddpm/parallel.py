@@ -1,0 +1,167 @@
+"""Several processes that work as one: shares, sums, agreement, and mistakes told once.
+
+The only module that knows of ranks. `torchrun` and `accelerate launch` start a command once for
+every device and say so in the environment (WORLD_SIZE, RANK, LOCAL_RANK); `together` joins those
+processes into a group. Outside of it there is one process, every function here is trivial, and
+torch.distributed is never initialised.
+
+Every process must reach the same calls of this module in the same order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ddpm.errors import DdpmError
+
+T = TypeVar("T")
+
+_joined = False  # whether the group of processes is ours; another program's is left alone
+_store: dist.Store | None = None  # what the processes of the group share, also after a mistake
+
+
+def launched() -> int:
+    """How many processes were started to work as one."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def size() -> int:
+    """How many processes work as one now."""
+    return dist.get_world_size() if _joined else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return dist.get_rank() if _joined else 0
+
+
+def is_main() -> bool:
+    """Whether this is the process that prints and writes files."""
+    return rank() == 0
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Work as one with the other processes that were launched; all leave together.
+
+    Only the main process has a standard output inside. On CUDA the devices talk through NCCL and
+    the processes, about small things, through gloo, which does not wait for the device.
+    """
+    global _joined, _store
+    if launched() == 1 or _joined:
+        yield
+        return
+    from accelerate import PartialState  # only here: importing it takes a second
+
+    cuda = torch.cuda.is_available()
+    state = PartialState(cpu=not cuda, backend="cuda:nccl,cpu:gloo" if cuda else "gloo")
+    _joined, _store = True, dist.distributed_c10d._get_default_store()
+    try:
+        with contextlib.ExitStack() as stack:
+            if not is_main():
+                nowhere = stack.enter_context(open(os.devnull, "w"))
+                stack.enter_context(contextlib.redirect_stdout(nowhere))
+            yield
+        # All leave at once: a launcher ends the others as soon as one has an exit code.
+        dist.barrier()
+        state.destroy_process_group()
+    except BaseException:
+        if not cuda:  # NCCL might wait for processes that never come here
+            state.destroy_process_group()
+        raise
+    finally:
+        _joined = False
+
+
+def share(n: int) -> range:
+    """The part of n things that this process works on; the first ones may have one more."""
+    each, more = divmod(n, size())
+    first = rank() * each + min(rank(), more)
+    return range(first, first + each + (rank() < more))
+
+
+def is_mine(i: int) -> bool:
+    """Whether this process works on the i-th of many things that are dealt out one by one."""
+    return i % size() == rank()
+
+
+def merge(*tensors: Tensor) -> None:
+    """Fill in, in place, what the other processes have computed: each has zeros elsewhere."""
+    if size() > 1:
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+
+
+def mean(values: Tensor) -> Tensor:
+    """The mean of every process's values."""
+    total = values.clone()
+    merge(total)
+    return total / size()
+
+
+def highest(value: int) -> int:
+    """The largest of every process's number: how they agree to stop at the same step."""
+    if size() == 1:
+        return value
+    agreed = torch.tensor(int(value))
+    dist.all_reduce(agreed, dist.ReduceOp.MAX)
+    return int(agreed)
+
+
+@contextmanager
+def agreement() -> Iterator[None]:
+    """A mistake that one process makes inside is raised in all of them when they leave.
+
+    Without it the others would wait for that process for ever.
+    """
+    if size() == 1:
+        yield
+        return
+    mistake: Exception | None = None
+    try:
+        yield
+    except (DdpmError, OSError) as error:
+        mistake = error
+    if highest(mistake is not None):
+        mistakes: list[Exception | None] = [None] * size()
+        dist.all_gather_object(mistakes, mistake)
+        raise next(m for m in mistakes if m is not None)
+
+
+def on_main(action: Callable[[], T]) -> T | None:
+    """Do `action` in the main process while the others wait; its result, and None elsewhere."""
+    with agreement():
+        return action() if is_main() else None
+
+
+def abreast(items: Iterator[T]) -> Iterator[T]:
+    """The same number of items in every process, whose mistakes are made by all."""
+    end = object()
+    while True:
+        with agreement():
+            item = next(items, end)
+        if item is end:
+            return
+        yield item  # type: ignore[misc]
+
+
+def tell(sentence: str) -> None:
+    """Print to standard error, once, what several processes may have to say."""
+    if _store is not None:
+        try:
+            first = _store.add(f"ddpm said: {sentence}", 1) == 1
+        except RuntimeError:  # the process that kept the store has told its mistake and ended
+            first = False
+    else:
+        first = int(os.environ.get("RANK", 0)) == 0
+    if first:
+        print(sentence, file=sys.stderr, flush=True)

@@ -1,0 +1,141 @@
+"""What `test_parallel` runs in one, two and four processes: `torchrun ... together.py FOLDER`."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from ddpm import parallel
+from ddpm.errors import DdpmError
+from ddpm.model import DataFacts, load
+from ddpm.training import loop, placement, state, train
+from system.tiny import tiny_config, tiny_images, tiny_model, with_training
+
+CONFIG = tiny_config(
+    flip=True, batch_size=8, steps=50, log_every=1, save_every=25, sample_every=50
+)  # fmt: skip
+# In colour, since grey images lie in memory either way and dropout follows that order.
+DROPOUT = tiny_config(dropout=0.3, channels=3, batch_size=8, steps=5, log_every=1)
+
+
+def work(folder):
+    """Train, draw, measure and err; what came of it, by name, for this process."""
+    found = {"seen": [], "size": parallel.size(), "parts": placement.in_parts()}
+    real = loop.TrainingStep.__call__
+
+    def noting(self, images):
+        found["seen"].append(images)
+        return real(self, images)
+
+    loop.TrainingStep.__call__ = noting
+    train(CONFIG, tiny_images(), folder / "run")
+    dropout = with_training(DROPOUT, accumulate=4 // parallel.size())
+    train(dropout, tiny_images(channels=3), folder / "drop")
+    loop.TrainingStep.__call__ = real
+    found["samples"] = load(folder / "run", "cpu").sample(64, seed=3, batch_size=24)
+    model = tiny_model()
+    found["three"] = model.sample(3)
+    bound = model.bound(tiny_images(50).images, batch_size=20)
+    found["bound"] = bound.terms, bound.xstart_mse, bound.eps_mse, bound.prior
+    errors = parallel_errors(model)
+    found["errors"] = errors.xstart_mse, errors.decoder_bpd
+    found["exchanges"], found["held"] = one_step()
+    found["mistakes"] = [told(mistake, folder) for mistake in (log_fails, data_fails, save_fails)]
+    return found
+
+
+def parallel_errors(model):
+    """The errors on images that need no file."""
+    from ddpm.analytic import measure_errors
+
+    return measure_errors(model.diffusion, model.denoiser, tiny_images(60).images, 17)
+
+
+def one_step():
+    """How often a step of two micro-batches exchanges gradients; numbers held of weights, averages
+    and moments."""
+    config, facts = with_training(CONFIG, accumulate=2), DataFacts((1, 8, 8), 17, "x")
+    training = state.TrainingState(config, facts, torch.device("cpu"))
+    step = loop.TrainingStep(training)
+    count = 0
+
+    def hook(group, bucket):
+        nonlocal count
+        count += 1
+        return allreduce_hook(group, bucket)
+
+    if isinstance(step.network, DistributedDataParallel):
+        step.network.register_comm_hook(None, hook)
+    step(tiny_images(8).images[step.share])
+    tensors = [*training.network.parameters(), *training.ema.network.parameters()]
+    for moments in training.optimizer.state.values():
+        tensors += [moments["exp_avg"], moments["exp_avg_sq"]]
+    held = (t.to_local() if isinstance(t, DTensor) else t for t in tensors)
+    return count, sum(t.numel() for t in held)
+
+
+def told(mistake, folder):
+    """The sentence of a mistake that one process makes while the others go on."""
+    try:
+        mistake(folder)
+    except DdpmError as error:
+        return str(error)
+
+
+def log_fails(folder):
+    """The main process cannot write its log."""
+    real = loop.RunLog
+    loop.RunLog = broken("no log")
+    try:
+        train(CONFIG, tiny_images(), folder / "log")
+    finally:
+        loop.RunLog = real
+
+
+def data_fails(folder):
+    """The last process finds a broken image in its share of step 2."""
+
+    class Broken(type(tiny_images())):
+        def to(self, device):
+            return self
+
+        def __getitem__(self, index):
+            self.reads = getattr(self, "reads", 0) + 1
+            if self.reads == 3 and parallel.rank() == parallel.size() - 1:
+                raise DdpmError("no image")
+            return super().__getitem__(index)
+
+    images = tiny_images()
+    train(CONFIG, Broken(images.images, images.grey_levels), folder / "data")
+
+
+def save_fails(folder):
+    """The main process cannot save."""
+    real = state.save_checkpoint
+    state.save_checkpoint = broken("no space")
+    try:
+        train(replace(CONFIG, training=replace(CONFIG.training, steps=2)), tiny_images(), folder)
+    finally:
+        state.save_checkpoint = real
+
+
+def broken(sentence):
+    """Something that fails when it is called."""
+
+    def fail(*_):
+        raise DdpmError(sentence)
+
+    return fail
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with parallel.together():
+        result = work(Path(sys.argv[1]))
+        torch.save(result, Path(sys.argv[1]) / f"rank{parallel.rank()}.pt")
