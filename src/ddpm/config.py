@@ -138,6 +138,8 @@ class TrainingConfig:
     """Steps between lines in stats.jsonl and TensorBoard."""
     max_minutes: Annotated[float | None, tyro.conf.arg(prefix_name=False)] = None
     """Stop after this long, saved and ready to resume."""
+    wandb: str | None = None
+    """A Weights & Biases project that gets the curves too; TensorBoard always does."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "save_every", "log_every"):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ddpm.analytic import ErrorTable, load_errors, measure_errors
 from ddpm.bound import Bound, evaluate_bound
-from ddpm.checkpoint import errors_path, find_checkpoint, load_checkpoint, save_checkpoint
+from ddpm.checkpoint import errors_path, load_newest, save_checkpoint
 from ddpm.config import Config
 from ddpm.data.images import Shape, from_unit_range
 from ddpm.data.open import open_data
@@ -308,12 +308,11 @@ def load(path: str | Path, device: str | torch.device | None = None) -> Ddpm:
     """Load a trained model.
 
     Args:
-        path: a run's folder (its newest checkpoint is taken) or a safetensors file.
+        path: a run's folder (its newest good checkpoint is taken) or a safetensors file.
         device: where to put it; a GPU if there is one by default.
 
     Raises:
         DdpmError: there is nothing there, or it is damaged or foreign.
     """
-    file = find_checkpoint(Path(path).expanduser())
-    tensors, metadata = load_checkpoint(file)
+    file, tensors, metadata = load_newest(Path(path).expanduser())
     return model_from_checkpoint(tensors, metadata, file).to(device or best_device())

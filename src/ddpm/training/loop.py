@@ -25,8 +25,11 @@ from ddpm.figures.grid import image_grid, save_png
 from ddpm.losses import training_loss
 from ddpm.model import DataFacts, resolve_precision
 from ddpm.randomness import Randomness, derive_key
-from ddpm.training.log import RunLog, progress_bar
+from ddpm.training.divergence import LossWatch
+from ddpm.training.keeping import prepare_folder, saved_on_errors, set_aside, way_back
+from ddpm.training.log import RunLog, progress_bar, read_stats
 from ddpm.training.state import TrainingState
+from ddpm.training.wandb import open_wandb
 
 
 @dataclass(frozen=True)
@@ -135,10 +138,11 @@ class TrainingStep:
 
 
 def prepare_run(config: Config, source: ImageSource, run: Path, resume: bool) -> TrainingState:
-    """The state to start from: fresh, or the newest checkpoint of `run`.
+    """The state to start from: fresh, or the newest good checkpoint of `run`.
 
     Raises:
-        DdpmError: the run exists and `resume` is off, or the other way round; or they do not fit.
+        DdpmError: the run exists and `resume` is off, or the other way round; or they do not fit;
+            or there is no room or no right to write in `run`.
     """
     training = config.training
     accelerator = make_accelerator()
@@ -159,6 +163,7 @@ def prepare_run(config: Config, source: ImageSource, run: Path, resume: bool) ->
     text = json.dumps(config.to_dict(), indent=2) + "\n"
     if accelerator.is_main_process:
         atomically(run / "config.json", lambda partial: partial.write_text(text))
+        prepare_folder(run, state.nbytes)
     return state
 
 
@@ -171,10 +176,11 @@ def train(
         config: what to train; with `resume`, the same as before (steps may grow).
         source: the training images.
         run: folder for checkpoints, curves and sample grids.
-        resume: go on from the newest checkpoint in `run`.
+        resume: go on from the newest good checkpoint in `run`.
 
     Raises:
-        DdpmError: the run cannot be written, resumed, or its loss is no longer finite.
+        DdpmError: the run cannot be written or resumed, or an image cannot be read.
+        Diverged: its loss is no longer finite, or far above what it was; nothing is saved then.
     """
     state = prepare_run(config, source, run, resume)
     accelerator = make_accelerator()
@@ -185,11 +191,14 @@ def train(
     order = DataOrder(len(source), training.batch_size, training.seed)
     batches = training_batches(source, order, state.step, training.steps, step.share)
     main = accelerator.is_main_process
-    log = RunLog(run, state.step) if main else None
+    known = [line for line in read_stats(run) if line["step"] <= state.step]
+    watch = LossWatch(training, [line["loss"] for line in known if "loss" in line])
+    curves = open_wandb(training.wandb, run, config) if main and training.wandb else None
+    log = RunLog(run, state.step, curves) if main else None
     begun, earlier, first = time.monotonic(), state.seconds, state.step
     stopped: str | None = None
     losses: list[Tensor] = []
-    saved_at = -1
+    saved_at = state.step
 
     def save() -> None:
         nonlocal saved_at
@@ -198,14 +207,9 @@ def train(
         saved_at = state.step
 
     def report() -> float:
-        """Write the mean loss since the last report; refuse to go on if it is not finite."""
-        loss = accelerator.reduce(torch.stack(losses).mean(), "mean").item()
+        """Write the mean loss since the last report; refuse to go on if the run diverged."""
+        loss = watch.see(accelerator.reduce(torch.stack(losses), "mean").tolist(), state.step)
         losses.clear()
-        if not math.isfinite(loss):
-            raise Diverged(
-                f"the loss became {loss} at step {state.step}; the last good checkpoint is kept: "
-                "resume with a lower --training.lr or --training.precision fp32"
-            )
         rate = (state.step - first) * training.batch_size / (time.monotonic() - begun)
         if log is not None:
             lr = learning_rate(training, state.step - 1)
@@ -217,7 +221,7 @@ def train(
         task = bar.add_task("training", total=training.steps, completed=state.step, note="")
         bar.disable = not main
         try:
-            for images in batches:
+            for images in saved_on_errors(batches, save):
                 losses.append(step(images))
                 state.seconds = earlier + time.monotonic() - begun
                 bar.update(task, completed=state.step)
@@ -229,16 +233,19 @@ def train(
                     stopped = signals[0]
                 if state.step % training.log_every == 0 or due or ended or stopped:
                     report()
-                if training.sample_every and state.step % training.sample_every == 0 and main:
-                    draw_samples(state, run)
                 if due or ended or stopped:
                     save()
+                if training.sample_every and state.step % training.sample_every == 0 and main:
+                    draw_samples(state, run)
                 if stopped:
                     break
+        except Diverged as error:
+            if main:
+                set_aside(run, max(error.since - 1, first + 1))
+            raise Diverged(f"{error}; {way_back(run)}", error.since) from None
         finally:
             if log is not None:
                 log.close()
-    save()
     stopped = None if state.step >= training.steps else stopped
     return TrainingResult(run, state.step, checkpoint_path(run, state.step), state.seconds, stopped)
 

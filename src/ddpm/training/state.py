@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ddpm.checkpoint import (
     checkpoint_path,
-    find_checkpoint,
-    load_checkpoint,
+    load_newest,
     rotate,
     save_checkpoint,
 )
@@ -21,6 +20,7 @@ from ddpm.errors import DdpmError, check
 from ddpm.model import DataFacts, Ddpm, in_channels_last
 from ddpm.randomness import derive_key
 from ddpm.training.ema import Ema
+from ddpm.training.resume import check_same_run
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -50,8 +50,13 @@ class TrainingState:
     def model(self) -> Ddpm:
         """The model with the averaged weights, as it stands."""
         images = self.step * self.config.training.batch_size
-        history = {"step": self.step, "images": images, "seconds": round(self.seconds, 1)}
+        history = {"step": self.step, "images": images, "seconds": self.seconds}
         return Ddpm(self.config, self.facts, self.ema.network, history)
+
+    @property
+    def nbytes(self) -> int:
+        """About what a checkpoint takes on disk: weights, averages and two moments."""
+        return 4 * sum(value.nbytes for value in self.network.state_dict().values())
 
     def save(self, run: Path) -> Path:
         """Write a checkpoint into `run` and drop the oldest."""
@@ -69,17 +74,16 @@ class TrainingState:
                 tensors[f"{moment}.{name}"] = value
         path = checkpoint_path(run, self.step)
         save_checkpoint(path, tensors, self.model.describe())
-        rotate(run)
+        rotate(run, path)
         return path
 
     def restore(self, run: Path) -> None:
-        """Take up the newest checkpoint of `run`.
+        """Take up the newest good checkpoint of `run`.
 
         Raises:
-            DdpmError: there is none, it is damaged, or it is of another model.
+            DdpmError: there is none, or it is of another model or run.
         """
-        path = find_checkpoint(run)
-        tensors, metadata = load_checkpoint(path)
+        path, tensors, metadata = load_newest(run)
         try:
             stored = Config.from_dict(metadata["config"])
             shape, levels = metadata["facts"]["shape"], metadata["facts"]["grey_levels"]
@@ -88,12 +92,13 @@ class TrainingState:
                 f"{path} was trained on images of shape {tuple(shape)} with {levels} grey levels, "
                 f"but these have {tuple(self.facts.shape)} with {self.facts.grey_levels}",
             )
-            for group in ("network", "diffusion"):
-                check(
-                    getattr(stored, group) == getattr(self.config, group),
-                    f"{path} was trained with other {group} settings; "
-                    "resume with the preset and options that the run was started with",
-                )
+            name = str(metadata["facts"]["name"])
+            check(
+                name == self.facts.name,
+                f"{path} was trained on '{name}', but these images are '{self.facts.name}'; resume "
+                "with the same data or choose another --out",
+            )
+            check_same_run(stored, self.config, path)
             for prefix, network in (("network", self.network), ("ema", self.ema.network)):
                 network.load_state_dict({k: tensors[f"{prefix}.{k}"] for k in network.state_dict()})
             self.step = int(metadata["history"]["step"])
