@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "train": "train a model from a preset",
+    "watch": "follow a training run from another terminal",
+    "plot": "draw the curves of a training run",
     "sample": "draw images from a trained model",
     "compress": "put images into one file, to the last bit",
     "decompress": "get them back, from the whole file or a part",
@@ -48,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from ddpm.errors import DdpmError
 
-    command = importlib.import_module(f"ddpm.cli.{name}")
     try:
+        command = importlib.import_module(f"ddpm.cli.{name}")
         return int(command.run(rest) or 0)
     except DdpmError as error:
         print(f"ddpm: {error}", file=sys.stderr)

@@ -214,7 +214,7 @@ def train(
         if log is not None:
             lr = learning_rate(training, state.step - 1)
             log.write(state.step, loss=loss, images_per_second=rate, lr=lr)
-        bar.update(task, note=f"loss {loss:.4f}  {rate:.0f} images/s")
+        bar.update(task, note=f"loss {loss:.4f}")
         return loss
 
     with catch_signals() as signals, progress_bar("steps") as bar:

@@ -1,0 +1,155 @@
+"""SIGKILL at any moment: a run that is resumed each time ends as if nothing had happened.
+
+`DDPM_KILLS` sets how many times the run is killed; 20 take some minutes.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+
+from ddpm.checkpoint import checkpoint_path, checkpoints, load_checkpoint
+from ddpm.training.log import read_stats
+
+KILLS = int(os.environ.get("DDPM_KILLS", "2"))
+SAVE_EVERY = 5
+TRAIN = [
+    *("train", "digits", "--network.ch", "16", "--network.ch-mult", "1", "2"),
+    *("--network.norm-groups", "4", "--network.num-res-blocks", "1"),
+    *("--network.attn-resolutions", "4", "--network.dropout", "0.1", "--data.flip"),
+    *("--diffusion.timesteps", "20", "--training.batch-size", "8"),
+    *("--training.sample-every", "0", "--training.log-every", "1"),
+    *("--training.save-every", str(SAVE_EVERY)),
+]
+ONE = [sys.executable, "-m", "ddpm"]
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TWO += ["-m", "ddpm"]
+
+
+def start(command, out, steps, *options):
+    """`ddpm train` as processes of its own."""
+    everything = [*command, *TRAIN, "--training.steps", str(steps), "--out", str(out), *options]
+    return subprocess.Popen(
+        everything,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    """Wait for the end, which must be a good one."""
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+
+
+def family(process):
+    """The process and all that it started."""
+    parent = psutil.Process(process.pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def last_step(run):
+    """The last step in the log."""
+    lines = read_stats(run)
+    return lines[-1]["step"] if lines else 0
+
+
+def half_written(run):
+    """Checkpoints that are being written at this moment."""
+    folder = run / "checkpoints"
+    return [n for n in os.listdir(folder) if n.endswith(".partial")] if folder.is_dir() else []
+
+
+def wait_for(moment, process):
+    """Come back when `moment()` is true; the process must not end before."""
+    while not moment():
+        assert process.poll() is None, process.communicate()[1] or "it ended too early"
+        time.sleep(0.0005)
+
+
+def one_kill(process, run, rng, while_saving):
+    """SIGKILL at a random moment of the next steps, or while a checkpoint is being written."""
+    step = last_step(run) + rng.randint(1, 2 * SAVE_EVERY)
+    wait_for(lambda: last_step(run) >= step, process)
+    members = family(process)
+    while while_saving:
+        wait_for(lambda: half_written(run), process)
+        for member in members:
+            member.suspend()
+        time.sleep(0.01)
+        if half_written(run):
+            break
+        for member in members:  # it was faster: the next one, then
+            member.resume()
+    else:
+        time.sleep(rng.random() * 0.02)
+    for member in members:
+        member.kill()
+    psutil.wait_procs(members[1:])
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def killed_and_resumed(command, run, steps, kills, seed=0):
+    """Train with `kills` kills; checks what is left after each. How many hit a checkpoint."""
+    rng, hits, saved, good = random.Random(seed), 0, 0, 0
+    for number in range(kills):
+        process = start(command, run, steps, *(["--resume"] if checkpoints(run) else []))
+        one_kill(process, run, rng, while_saving=number % 2 == 0)
+        hits += bool(half_written(run))
+        logged, found = last_step(run), checkpoints(run)
+        good = int(found[-1].stem[5:]) if found else 0
+        for path in found:
+            load_checkpoint(path)  # whole, all of them
+        assert saved <= good <= logged
+        assert logged - good <= SAVE_EVERY
+        print(f"kill {number + 1}: step {logged}, resumed from {good}, half-written {hits}")
+        saved = good
+    finish(start(command, run, steps, *(["--resume"] if checkpoints(run) else [])))
+    assert not list(run.rglob("*.partial"))
+    return hits
+
+
+def assert_same_end(a, b, steps):
+    """The same bits: weights, averages and both moments of Adam."""
+    (one, described), (two, other) = (
+        load_checkpoint(checkpoint_path(run, steps)) for run in (a, b)
+    )
+    assert {name.split(".")[0] for name in one} == {"network", "ema", "exp_avg", "exp_avg_sq"}
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+    assert (described["config"], described["facts"]) == (other["config"], other["facts"])
+    losses = [[(line["step"], line["loss"]) for line in read_stats(run)] for run in (a, b)]
+    assert losses[0] == losses[1]
+    assert [step for step, _ in losses[0]] == list(range(1, steps + 1))
+
+
+@pytest.mark.parametrize(
+    ("command", "kills"), [(ONE, KILLS), (TWO, 1)], ids=["one process", "two processes"]
+)
+def test_a_run_killed_and_resumed_ends_as_the_one_that_was_not(tmp_path, command, kills):
+    steps = 20 * (kills + 1)
+    finish(start(command, tmp_path / "whole", steps))
+    hits = killed_and_resumed(command, tmp_path / "killed", steps, kills)
+    assert hits >= (kills + 1) // 2  # every second kill fell into the writing of a checkpoint
+    assert_same_end(tmp_path / "whole", tmp_path / "killed", steps)
+
+
+def test_two_signals_of_a_scheduler_end_with_128_and_their_number(tmp_path):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        run = tmp_path / number.name
+        process = start(ONE, run, 100_000)
+        wait_for(lambda run=run: last_step(run) >= 3, process)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 128 + number, errors
+        assert int(checkpoints(run)[-1].stem[5:]) == last_step(run)
