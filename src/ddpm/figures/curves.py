@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from PIL import Image
 
 from ddpm.errors import check
@@ -46,6 +47,7 @@ def run_curves(stats: list[dict[str, Any]]) -> Image.Image:
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
     panels[2].set_xlabel("step")
+    figure.align_ylabels(panels)
     return to_picture(figure)
 
 
@@ -64,5 +66,8 @@ def _draw_loss(axes: Any, stats: list[dict[str, Any]]) -> None:
     axes.plot(steps, loss, linewidth=0.7, alpha=0.4, label="measured")
     axes.plot(steps[width - 1 :], smooth, label="smoothed")
     axes.set(ylabel="training loss", yscale="log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.grid(alpha=0.3)
     axes.legend()

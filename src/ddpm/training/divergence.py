@@ -10,7 +10,10 @@ from statistics import fmean, median
 from ddpm.config import TrainingConfig
 from ddpm.errors import Diverged
 
-FACTOR = 10  # times the usual loss that no healthy window reaches
+# Times the usual loss that no healthy window comes near: over a run of the digits the highest was
+# 1.1 times for windows of 20 steps and 1.4 for windows of 256 images. A network that predicts
+# nothing has a loss of 1, 8 to 30 times the usual one.
+FACTOR = 5
 WINDOWS = 20  # whose median is the usual loss
 LEAST_WINDOWS = 10  # before it is known
 LEAST_IMAGES = 256  # in a window; the loss of a single image ranges over a factor of 100
