@@ -32,16 +32,27 @@ TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-p
 TWO += ["-m", "ddpm"]
 
 
-def start(command, out, steps, *options):
-    """`ddpm train` as processes of its own."""
-    everything = [*command, *TRAIN, "--training.steps", str(steps), "--out", str(out), *options]
-    return subprocess.Popen(
-        everything,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def start():
+    """Starts `ddpm train` as processes of their own; none of them outlives the test."""
+    started = []
+
+    def begin(command, out, steps, *options):
+        everything = [*command, *TRAIN, "--training.steps", str(steps), "--out", str(out), *options]
+        process = subprocess.Popen(
+            everything,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            kill(family(process), process)
 
 
 def finish(process):
@@ -54,6 +65,14 @@ def family(process):
     """The process and all that it started."""
     parent = psutil.Process(process.pid)
     return [parent, *parent.children(recursive=True)]
+
+
+def kill(members, process):
+    """SIGKILL to all of them, and wait until they are gone."""
+    for member in members:
+        member.kill()
+    psutil.wait_procs(members[1:])
+    process.communicate()
 
 
 def last_step(run):
@@ -91,14 +110,11 @@ def one_kill(process, run, rng, while_saving):
             member.resume()
     else:
         time.sleep(rng.random() * 0.02)
-    for member in members:
-        member.kill()
-    psutil.wait_procs(members[1:])
-    process.communicate()
+    kill(members, process)
     assert process.returncode == -signal.SIGKILL
 
 
-def killed_and_resumed(command, run, steps, kills, seed=0):
+def killed_and_resumed(start, command, run, steps, kills, seed=0):
     """Train with `kills` kills; checks what is left after each. How many hit a checkpoint."""
     rng, hits, saved, good = random.Random(seed), 0, 0, 0
     for number in range(kills):
@@ -136,18 +152,20 @@ def assert_same_end(a, b, steps):
 @pytest.mark.parametrize(
     ("command", "kills"), [(ONE, KILLS), (TWO, 1)], ids=["one process", "two processes"]
 )
-def test_a_run_killed_and_resumed_ends_as_the_one_that_was_not(tmp_path, command, kills):
+def test_a_run_killed_and_resumed_ends_as_the_one_that_was_not(start, tmp_path, command, kills):
     steps = 20 * (kills + 1)
-    finish(start(command, tmp_path / "whole", steps))
-    hits = killed_and_resumed(command, tmp_path / "killed", steps, kills)
+    whole = start(command, tmp_path / "whole", steps)
+    hits = killed_and_resumed(start, command, tmp_path / "killed", steps, kills)
+    finish(whole)
     assert hits >= (kills + 1) // 2  # every second kill fell into the writing of a checkpoint
     assert_same_end(tmp_path / "whole", tmp_path / "killed", steps)
 
 
-def test_two_signals_of_a_scheduler_end_with_128_and_their_number(tmp_path):
-    for number in (signal.SIGTERM, signal.SIGINT):
+def test_the_signals_of_schedulers_and_keyboards_end_with_128_and_their_number(start, tmp_path):
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    processes = [start(ONE, tmp_path / number.name, 5_000) for number in numbers]
+    for number, process in zip(numbers, processes, strict=True):
         run = tmp_path / number.name
-        process = start(ONE, run, 100_000)
         wait_for(lambda run=run: last_step(run) >= 3, process)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
