@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -39,9 +40,15 @@ def check_room(path: Path, needed: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in `folder` survive a loss of power, as fsync does for a file's contents."""
+    """Have the names in `folder` survive a loss of power, as fsync does for a file's contents.
+
+    Some network file systems cannot do that for a folder; there it is left to them.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
     finally:
         os.close(descriptor)

@@ -13,9 +13,11 @@ import time
 import psutil
 import pytest
 import torch
+from PIL import Image
 
 from ddpm.checkpoint import checkpoint_path, checkpoints, load_checkpoint
 from ddpm.training.log import read_stats
+from system.tiny import tiny_images
 
 KILLS = int(os.environ.get("DDPM_KILLS", "2"))
 SAVE_EVERY = 5
@@ -33,9 +35,18 @@ TWO += ["-m", "ddpm"]
 
 
 @pytest.fixture
-def start():
-    """Starts `ddpm train` as processes of their own; none of them outlives the test."""
+def processes():
+    """What a test has started; nothing of it outlives the test."""
     started = []
+    yield started
+    for process in started:
+        if process.poll() is None:
+            kill(family(process), process)
+
+
+@pytest.fixture
+def start(processes):
+    """Starts `ddpm train` as processes of its own."""
 
     def begin(command, out, steps, *options):
         everything = [*command, *TRAIN, "--training.steps", str(steps), "--out", str(out), *options]
@@ -46,13 +57,10 @@ def start():
             stderr=subprocess.PIPE,
             text=True,
         )
-        started.append(process)
+        processes.append(process)
         return process
 
-    yield begin
-    for process in started:
-        if process.poll() is None:
-            kill(family(process), process)
+    return begin
 
 
 def finish(process):
@@ -161,9 +169,12 @@ def test_a_run_killed_and_resumed_ends_as_the_one_that_was_not(start, tmp_path, 
     assert_same_end(tmp_path / "whole", tmp_path / "killed", steps)
 
 
-def test_the_signals_of_schedulers_and_keyboards_end_with_128_and_their_number(start, tmp_path):
+def test_the_signals_of_schedulers_and_keyboards_end_with_128_and_their_number(
+    start, processes, tmp_path
+):
     numbers = (signal.SIGTERM, signal.SIGINT)
-    processes = [start(ONE, tmp_path / number.name, 5_000) for number in numbers]
+    for number in numbers:
+        start(ONE, tmp_path / number.name, 5_000)
     for number, process in zip(numbers, processes, strict=True):
         run = tmp_path / number.name
         wait_for(lambda run=run: last_step(run) >= 3, process)
@@ -171,3 +182,43 @@ def test_the_signals_of_schedulers_and_keyboards_end_with_128_and_their_number(s
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 128 + number, errors
         assert int(checkpoints(run)[-1].stem[5:]) == last_step(run)
+
+
+STREAMED = """
+import sys
+from pathlib import Path
+from ddpm.data.folder import image_folder
+from ddpm.training import train
+from system.tiny import tiny_config
+images = image_folder(Path(sys.argv[1]), 8, 1, memory_limit=0)
+result = train(tiny_config(steps=5000, log_every=1), images, Path(sys.argv[2]))
+print(result.stopped, result.step)
+"""
+
+
+def test_a_signal_to_workers_too_saves_the_run(processes, tmp_path):
+    # As schedulers send it: to every process of the job, those that decode images among them.
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, pixels in enumerate(tiny_images(6, 256).images):
+        Image.fromarray(pixels[0].numpy()).save(folder / f"{i}.png")
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        process = subprocess.Popen(
+            [sys.executable, "-c", STREAMED, str(folder), str(tmp_path / number.name)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        processes.append(process)
+    for number, process in zip(numbers, processes, strict=True):
+        run = tmp_path / number.name
+        wait_for(lambda run=run: last_step(run) >= 3, process)
+        assert len(family(process)) > 1
+        os.killpg(process.pid, number)
+        out, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        assert out.splitlines()[-1] == f"{number.name} {last_step(run)}"
+        assert checkpoints(run)[-1] == checkpoint_path(run, last_step(run))

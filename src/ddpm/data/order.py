@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -72,6 +73,12 @@ def _stack(images: list[Tensor | DdpmError]) -> Tensor | DdpmError:
     return broken[0] if broken else torch.stack(images)  # type: ignore[arg-type]
 
 
+def _leave_signals(worker: int) -> None:
+    """A scheduler's signal goes to all processes; the run saves, and a worker ends with the run."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def training_batches(
     source: ImageSource, order: DataOrder, start: int, stop: int, share: slice, workers: int = 4
 ) -> Iterator[Tensor]:
@@ -88,7 +95,11 @@ def training_batches(
     wanted = (order[step][share].tolist() for step in range(start, stop))
     processes = min(workers, os.cpu_count() or 1)
     for batch in DataLoader(
-        _OneByOne(source), batch_sampler=wanted, num_workers=processes, collate_fn=_stack
+        _OneByOne(source),
+        batch_sampler=wanted,
+        num_workers=processes,
+        collate_fn=_stack,
+        worker_init_fn=_leave_signals,
     ):
         if isinstance(batch, DdpmError):
             raise batch
