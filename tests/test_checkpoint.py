@@ -106,7 +106,7 @@ def test_rotation_keeps_the_newest_two_and_their_errors(tmp_path):
     for step in (5, 10, 100):
         tiny_model().save(checkpoint_path(tmp_path, step))
         errors_path(checkpoint_path(tmp_path, step)).write_text("x")
-    rotate(tmp_path)
+    rotate(tmp_path, checkpoint_path(tmp_path, 100))
     assert [p.name for p in checkpoints(tmp_path)] == [
         "step-00000010.safetensors",
         "step-00000100.safetensors",

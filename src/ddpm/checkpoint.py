@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +20,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ddpm.errors import DdpmError, check
+from ddpm.disk import check_room, sync_folder
+from ddpm.errors import Damaged, DdpmError, check
 from ddpm.pretrained import pretrained
 
 FORMAT = 1
 KEEP = 2  # checkpoints of a run that are kept
+HEADER = 200  # bytes that the header of a file spends on a tensor, at most
+
+log = logging.getLogger("ddpm")
 
 
 def atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -39,6 +44,7 @@ def atomically(path: Path, write: Callable[[Path], object]) -> None:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
+        sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DdpmError(
@@ -62,7 +68,13 @@ def checksum(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write `tensors` and `metadata` to `path`, atomically."""
+    """Write `tensors` and `metadata` to `path`, atomically.
+
+    Raises:
+        DdpmError: there is no room for it, or no right to write there.
+    """
+    size = sum(tensor.nbytes + HEADER for tensor in tensors.values())
+    check_room(path, size)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     described = {"format": FORMAT, **metadata}
     header = {"ddpm": json.dumps({**described, "checksum": checksum(plain, described)})}
@@ -73,35 +85,37 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and metadata of a checkpoint, verified against its checksum.
 
     Raises:
-        DdpmError: the file is missing, truncated, damaged, foreign or of a newer format.
+        Damaged: the file is truncated, damaged or foreign.
+        DdpmError: it is missing, cannot be read, or is of a newer format.
     """
     check(path.is_file(), f"there is no checkpoint at {path}")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise DdpmError(
+    except SafetensorError as error:
+        raise Damaged(
             f"{path} is damaged or is no checkpoint ({error}); use an older one or train again"
         ) from error
-    check(
-        "ddpm" in header,
-        f"{path} was not written by ddpm: it does not describe its model",
-    )
+    except OSError as error:
+        raise DdpmError(f"cannot read {path} ({error})") from error
+    if "ddpm" not in header:
+        raise Damaged(f"{path} was not written by ddpm: it does not describe its model")
     try:
         metadata = json.loads(header["ddpm"])
     except json.JSONDecodeError as error:
-        raise DdpmError(f"the description inside {path} is damaged ({error})") from error
-    check(isinstance(metadata, dict), f"the description inside {path} is not one of ours")
+        raise Damaged(f"the description inside {path} is damaged ({error})") from error
+    if not isinstance(metadata, dict):
+        raise Damaged(f"the description inside {path} is not one of ours")
     check(
         metadata.get("format") == FORMAT,
         f"{path} has checkpoint format {metadata.get('format')}, and this version of ddpm reads "
         f"format {FORMAT}; use the version that wrote it",
     )
-    check(
-        metadata.get("checksum") == checksum(tensors, metadata),
-        f"{path} is damaged: its contents do not match its checksum; use an older checkpoint",
-    )
+    if metadata.get("checksum") != checksum(tensors, metadata):
+        raise Damaged(
+            f"{path} is damaged: its contents do not match its checksum; use an older checkpoint"
+        )
     return tensors, metadata
 
 
@@ -136,11 +150,39 @@ def find_checkpoint(path: Path) -> Path:
     return found[-1]
 
 
-def rotate(run: Path, keep: int = KEEP) -> None:
-    """Remove all but the newest `keep` checkpoints of a run."""
-    for old in checkpoints(run)[:-keep]:
-        old.unlink()
-        errors_path(old).unlink(missing_ok=True)
+def load_newest(path: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
+    """The file that `path` means (see `find_checkpoint`) with its tensors and metadata.
+
+    Of a run folder it is the newest checkpoint that is whole; a notice names the damaged ones.
+
+    Raises:
+        Damaged: the named file, or every checkpoint of the run, is damaged.
+        DdpmError: there is none.
+    """
+    damaged: list[Damaged] = []
+    for file in reversed(checkpoints(path) or [find_checkpoint(path)]):
+        try:
+            tensors, metadata = load_checkpoint(file)
+        except Damaged as error:
+            damaged.append(error)
+            continue
+        for problem in damaged:
+            log.warning("%s; %s is used instead", str(problem).split(";")[0], file)
+        return file, tensors, metadata
+    raise damaged[0]
+
+
+def rotate(run: Path, written: Path, keep: int = KEEP) -> None:
+    """Remove all but `keep` checkpoints of a run: the one just `written` and those before it.
+
+    Newer files go too: the run went on from an older one because they were damaged, and counted as
+    the newest they would push out the good ones.
+    """
+    kept = [path for path in checkpoints(run) if path <= written][-keep:]
+    for path in checkpoints(run):
+        if path not in kept:
+            path.unlink()
+            errors_path(path).unlink(missing_ok=True)
 
 
 def errors_path(checkpoint: Path) -> Path:

@@ -134,6 +134,8 @@ class TrainingConfig:
     """Decides the weights at the start, the order of the data and all noise."""
     precision: Precision = "auto"
     """Of the network; the diffusion maths is always float32. auto: the fastest safe one."""
+    compile: bool = False
+    """Run the network through torch.compile; where that fails, go on without it."""
     save_every: int = 5000
     """Steps between checkpoints; the last two are kept."""
     sample_every: int = 5000
@@ -142,6 +144,8 @@ class TrainingConfig:
     """Steps between lines in stats.jsonl and TensorBoard."""
     max_minutes: Annotated[float | None, tyro.conf.arg(prefix_name=False)] = None
     """Stop after this long, saved and ready to resume."""
+    wandb: str | None = None
+    """A Weights & Biases project that gets the curves too; TensorBoard always does."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate", "save_every", "log_every"):

@@ -5,8 +5,20 @@ class DdpmError(ValueError):
     """Says in one sentence what is wrong and how to mend it."""
 
 
+class Damaged(DdpmError):
+    """A file is not what it was when it was written."""
+
+
 class Diverged(DdpmError):
-    """Training ended because its loss was no longer a finite number."""
+    """Training ended because its loss was no longer a finite number, or far from what it was.
+
+    Args:
+        since: the first step whose loss shows it; the weights may be bad from the step before.
+    """
+
+    def __init__(self, message: str, since: int) -> None:
+        super().__init__(message)
+        self.since = since
 
 
 def check(condition: bool, message: str) -> None:

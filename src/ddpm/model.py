@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,8 @@ from torch import Tensor
 from ddpm import parallel
 from ddpm.analytic import ErrorTable, load_errors, measure_errors
 from ddpm.bound import Bound, evaluate_bound
-from ddpm.checkpoint import errors_path, find_checkpoint, load_checkpoint, save_checkpoint
-from ddpm.config import Config
+from ddpm.checkpoint import errors_path, load_newest, save_checkpoint
+from ddpm.config import Config, Precision
 from ddpm.data.images import Shape, from_unit_range
 from ddpm.data.open import open_data
 from ddpm.diffusion import Denoiser, GaussianDiffusion
@@ -321,16 +321,24 @@ def model_from_checkpoint(tensors: dict[str, Tensor], metadata: dict[str, Any], 
     return Ddpm(config, facts, network.requires_grad_(False), history, source)
 
 
-def load(path: str | Path, device: str | torch.device | None = None) -> Ddpm:
+def load(
+    path: str | Path,
+    device: str | torch.device | None = None,
+    precision: Precision | None = None,
+) -> Ddpm:
     """Load a trained model.
 
     Args:
-        path: a run's folder (its newest checkpoint is taken) or a safetensors file.
+        path: a run's folder (its newest good checkpoint is taken) or a safetensors file.
         device: where to put it; a GPU if there is one by default.
+        precision: of the network, fp32 or bf16; what it was trained in by default.
 
     Raises:
         DdpmError: there is nothing there, or it is damaged or foreign.
     """
-    file = find_checkpoint(Path(path).expanduser())
-    tensors, metadata = load_checkpoint(file)
-    return model_from_checkpoint(tensors, metadata, file).to(device or best_device())
+    file, tensors, metadata = load_newest(Path(path).expanduser())
+    model = model_from_checkpoint(tensors, metadata, file).to(device or best_device())
+    if precision is not None:
+        training = replace(model.config.training, precision=precision)
+        model.config = replace(model.config, training=training)
+    return model

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "train": "train a model from a preset",
+    "watch": "follow a training run from another terminal",
+    "plot": "draw the curves of a training run",
     "sample": "draw images from a trained model",
     "compress": "put images into one file, to the last bit",
     "decompress": "get them back, from the whole file or a part",
@@ -52,12 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ddpm import parallel
     from ddpm.errors import DdpmError, check
 
-    command = importlib.import_module(f"ddpm.cli.{name}")
     try:
         check(
             name in SHARED or parallel.launched() == 1,
             f"`ddpm {name}` runs in one process; start it without torchrun or accelerate",
         )
+        command = importlib.import_module(f"ddpm.cli.{name}")
         with parallel.together():
             return int(command.run(rest) or 0)
     except (DdpmError, OSError) as error:

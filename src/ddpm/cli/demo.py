@@ -56,7 +56,7 @@ def run(argv: Sequence[str]) -> int:
     if args.steps is not None:
         config = replace(config, training=replace(config.training, steps=args.steps))
     training, held_out = digits("train"), digits("test")
-    result = train(config, training, out, resume=bool(checkpoints(out)))
+    result = train(config, training, out, resume=bool(checkpoints(out)), held_out=held_out)
     if result.stopped:
         say(f"stopped at step {result.step:,}, saved; go on with: ddpm demo --out {out}")
         return 130

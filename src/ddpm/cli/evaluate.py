@@ -20,6 +20,7 @@ from ddpm import parallel
 from ddpm.bound import Bound
 from ddpm.checkpoint import atomically
 from ddpm.cli.parse import parse, positional, say
+from ddpm.config import Precision
 from ddpm.data import open_data
 from ddpm.data.open import Split
 from ddpm.errors import check
@@ -55,6 +56,8 @@ class Evaluate:
     """Decides the noise."""
     batch_size: int = 256
     """Images in one network call."""
+    precision: Precision | None = None
+    """Of the network: fp32 or bf16; what it was trained in by default."""
     out: Path | None = None
     """Folder for the figures; RUN/evaluation by default."""
 
@@ -71,7 +74,7 @@ def run(argv: Sequence[str]) -> int:
     check(args.batch_size >= 1, f"--batch-size must be at least 1, got {args.batch_size}")
     check(args.images is None or args.images >= 1, f"--images must be positive, got {args.images}")
     check(args.seed >= 0, f"--seed must be at least 0, got {args.seed}")
-    model = load(name)
+    model = load(name, precision=args.precision)
     config = replace(model.config.data, path=args.data or model.config.data.path)
     source = open_data(config, args.split)
     check(

@@ -28,6 +28,7 @@ def run(argv: Sequence[str]) -> int:
         for key, value in settings.items():
             table.add_row(f"{group}.{key}", escape(str(value)))
     for key, value in model.history.items():
-        table.add_row(key, escape(str(value)))
+        text = f"{value:.1f}" if isinstance(value, float) else str(value)
+        table.add_row(key, escape(text))
     Console().print(table)
     return 0

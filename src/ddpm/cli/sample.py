@@ -15,6 +15,7 @@ from torch import Tensor
 from ddpm import parallel
 from ddpm.checkpoint import atomically
 from ddpm.cli.parse import parse, positional, say
+from ddpm.config import Precision
 from ddpm.errors import check
 from ddpm.figures.grid import image_grid, save_png, to_display
 from ddpm.figures.progressive import ProgressiveRecorder, progressive_strip
@@ -43,6 +44,8 @@ class Sample:
     """Which images; the i-th of a seed is the same whatever -n and --batch-size."""
     batch_size: int = 64
     """Images at a time."""
+    precision: Precision | None = None
+    """Of the network: fp32 or bf16; what it was trained in by default."""
     out: Path = Path("samples.png")
     """A .png (one grid), an .npz (array `images`, uint8 [n, h, w, c]), or a folder of PNGs."""
     progressive: bool = False
@@ -63,7 +66,7 @@ def run(argv: Sequence[str]) -> int:
         out.suffix in (".png", ".npz", ""),
         f"--out must end in .png or .npz or be a folder, got {out}",
     )
-    model = load(name)
+    model = load(name, precision=args.precision)
     steps = args.steps or model.diffusion.num_timesteps
     batches = len(parallel.share(args.n)[:: args.batch_size])
     recorder = ProgressiveRecorder(args.n, model.facts.grey_levels)

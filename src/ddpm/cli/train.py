@@ -13,8 +13,9 @@ import tyro
 
 from ddpm import parallel
 from ddpm.cli.parse import parse, positional, say
-from ddpm.config import Config
-from ddpm.data import open_data
+from ddpm.config import Config, DataConfig
+from ddpm.data import ImageSource, open_data
+from ddpm.errors import DdpmError
 from ddpm.training.presets import PRESETS, get_preset
 
 
@@ -48,11 +49,12 @@ def run(argv: Sequence[str]) -> int:
 
     with parallel.agreement():
         source = open_data(config.data)
+        held_out = open_held_out(config.data)
     say(
         f"{len(source):,} images of {source.name}, {network.num_parameters():,} parameters, "
         f"{config.training.steps:,} steps of {config.training.batch_size}; writing to {out}"
     )
-    result = train(config, source, out, resume=args.resume)
+    result = train(config, source, out, resume=args.resume, held_out=held_out)
     if result.stopped is None:
         say(
             f"trained {result.step:,} steps in {result.seconds / 60:.1f} minutes: "
@@ -68,3 +70,12 @@ def run(argv: Sequence[str]) -> int:
     if result.stopped == "max_minutes":
         return 0
     return 128 + signal.Signals[result.stopped].value
+
+
+def open_held_out(data: DataConfig) -> ImageSource | None:
+    """The held-out images, on which bits/dim are estimated meanwhile; None, said, without them."""
+    try:
+        return open_data(data, "test")
+    except DdpmError as error:
+        say(f"no bits/dim while training: {error}")
+        return None

@@ -74,12 +74,12 @@ def _stack(images: list[Tensor | DdpmError]) -> Tensor | DdpmError:
 
 
 def _settle(worker: int) -> None:
-    """Leave Ctrl-C, which reaches workers too, to the training loop: it still wants batches.
+    """A signal goes to all processes; the loop still wants batches, and workers end with the run.
 
     PyTorch itself gives each worker a single thread.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def training_batches(

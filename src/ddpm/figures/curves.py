@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from PIL import Image
 
 from ddpm.errors import check
@@ -21,16 +22,52 @@ def to_picture(figure: Figure) -> Image.Image:
 
 def loss_curve(stats: list[dict[str, Any]]) -> Image.Image:
     """The training loss against the step: as measured, and smoothed over a twentieth of the run."""
-    check(len(stats) > 0, "there is no loss to draw: stats.jsonl is empty")
-    steps = np.array([line["step"] for line in stats])
-    loss = np.array([line["loss"] for line in stats])
-    width = max(1, len(loss) // 20)
-    smooth = np.convolve(loss, np.ones(width) / width, mode="valid")
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.add_subplot()
+    _draw_loss(axes, stats)
+    axes.set_xlabel("step")
+    return to_picture(figure)
+
+
+def run_curves(stats: list[dict[str, Any]]) -> Image.Image:
+    """Loss, learning rate and images/s against the step, one above the other.
+
+    Args:
+        stats: lines of stats.jsonl; any key but `step` may be missing from any of them.
+    """
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    panels = figure.subplots(3, 1, sharex=True, height_ratios=(2, 1, 1))
+    _draw_loss(panels[0], stats)
+    for axes, key, label in (
+        (panels[1], "lr", "learning rate"),
+        (panels[2], "images_per_second", "images/s"),
+    ):
+        axes.plot(*_points(stats, key))
+        axes.set(ylabel=label)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    panels[2].set_xlabel("step")
+    figure.align_ylabels(panels)
+    return to_picture(figure)
+
+
+def _points(stats: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one curve, from the lines that have it."""
+    known = [line for line in stats if line.get(key) is not None]
+    return [line["step"] for line in known], [line[key] for line in known]
+
+
+def _draw_loss(axes: Any, stats: list[dict[str, Any]]) -> None:
+    """The loss, measured and smoothed, on a logarithmic axis."""
+    steps, loss = _points(stats, "loss")
+    check(len(loss) > 0, "there is no loss to draw: stats.jsonl is empty")
+    width = max(1, len(loss) // 20)
+    smooth = np.convolve(loss, np.ones(width) / width, mode="valid")
     axes.plot(steps, loss, linewidth=0.7, alpha=0.4, label="measured")
     axes.plot(steps[width - 1 :], smooth, label="smoothed")
-    axes.set(xlabel="step", ylabel="training loss", yscale="log")
+    axes.set(ylabel="training loss", yscale="log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.grid(alpha=0.3)
     axes.legend()
-    return to_picture(figure)

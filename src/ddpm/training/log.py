@@ -1,24 +1,43 @@
-"""What a run leaves behind while it goes: stats.jsonl, TensorBoard curves, a progress bar."""
+"""What a run leaves behind while it goes: stats.jsonl, curves, a progress bar."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
+from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from ddpm.checkpoint import atomically
+from ddpm.disk import check_room
 
 STATS = "stats.jsonl"
+ROOM = 1 << 20  # bytes left on a disk when the log refuses to grow, so that it can still be closed
+
+
+class RateColumn(ProgressColumn):
+    """How many of `unit` are done a second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__(Column(no_wrap=True))
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        """Empty until there is something to measure."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.1f} {self.unit}/s")
 
 
 def progress_bar(unit: str) -> Progress:
@@ -27,9 +46,10 @@ def progress_bar(unit: str) -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        RateColumn(unit),
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
+        TextColumn("left"),
     )
 
 
@@ -53,10 +73,22 @@ def naming_bar(bar: Progress, name: str) -> Callable[[str, int], None]:
     return begin
 
 
-class RunLog:
-    """Appends measurements of a step to stats.jsonl and TensorBoard."""
+@runtime_checkable
+class Curves(Protocol):
+    """Where curves go besides: a run of Weights & Biases, as `wandb.init` returns it."""
 
-    def __init__(self, run: Path, from_step: int) -> None:
+    def log(self, data: dict[str, float]) -> None:
+        """Take one point of each curve."""
+
+    def finish(self) -> None:
+        """Send what is left."""
+
+
+class RunLog:
+    """Appends measurements of a step to stats.jsonl, TensorBoard and, if given, `curves`."""
+
+    def __init__(self, run: Path, from_step: int, curves: Curves | None = None) -> None:
+        self.curves = curves
         self.path = run / STATS
         kept = [line for line in read_stats(run) if line["step"] <= from_step]
         # What a resumed run will measure again is dropped.
@@ -66,22 +98,41 @@ class RunLog:
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=from_step)
 
     def write(self, step: int, **values: float) -> None:
-        """One line, one point a curve."""
+        """One line, one point a curve.
+
+        Raises:
+            DdpmError: the disk is all but full.
+        """
+        check_room(self.path, ROOM)
         self.file.write(json.dumps({"step": step, **values}) + "\n")
         self.file.flush()
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
+        if self.curves is not None:
+            self.curves.log({"step": step, **values})
 
     def close(self) -> None:
         """Flush everything to disk."""
         self.file.close()
         self.board.close()
+        if self.curves is not None:
+            self.curves.finish()
 
 
 def read_stats(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's stats.jsonl, oldest first; a line cut off by a crash is left out."""
+    """The lines of a run's stats.jsonl, oldest first; what a crash spoilt is left out.
+
+    Every line has a `step`; a reader must expect any other key to be missing.
+    """
     path = run / STATS
     if not path.is_file():
         return []
-    lines = path.read_text().splitlines()
-    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+    found = []
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(values, dict) and isinstance(values.get("step"), int):
+            found.append(values)
+    return found

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ddpm import parallel
+from ddpm.bound import stratified_bound
 from ddpm.checkpoint import atomically, checkpoint_path, checkpoints
 from ddpm.config import Config, TrainingConfig
 from ddpm.data import DataOrder, ImageSource, MemoryImages, to_unit_range, training_batches
@@ -25,9 +26,14 @@ from ddpm.figures.grid import image_grid, save_png
 from ddpm.losses import training_loss
 from ddpm.model import DataFacts, best_device, resolve_precision
 from ddpm.randomness import Randomness, derive_key
-from ddpm.training.log import RunLog, progress_bar
+from ddpm.training.compiling import compiled
+from ddpm.training.divergence import LossWatch
+from ddpm.training.keeping import prepare_folder, saved_on_errors, set_aside, way_back
+from ddpm.training.log import RunLog, progress_bar, read_stats
 from ddpm.training.placement import averaging, gradients_wait
 from ddpm.training.state import TrainingState
+from ddpm.training.throughput import Throughput
+from ddpm.training.wandb import open_wandb
 
 STOPS = (None, "max_minutes", "SIGINT", "SIGTERM")  # why a run may end early
 
@@ -93,6 +99,7 @@ class TrainingStep:
         self.diffusion = state.config.diffusion.build()
         state.network.activation_checkpointing = training.activation_checkpointing
         self.network = averaging(state.network)
+        self.forward = compiled(self.network) if training.compile else self.network
         self.bf16 = resolve_precision(training.precision, state.device) == "bf16"
         mine = parallel.share(training.batch_size)
         self.share = slice(mine.start, mine.stop)
@@ -104,7 +111,7 @@ class TrainingStep:
         """The network in the chosen precision; float32 out."""
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-            output = self.network(x, t)
+            output = self.forward(x, t)
         return output.float()
 
     def loss(self, images: Tensor, first: int) -> Tensor:
@@ -152,10 +159,11 @@ class TrainingStep:
 
 
 def prepare_run(config: Config, source: ImageSource, run: Path, resume: bool) -> TrainingState:
-    """The state to start from: fresh, or the newest checkpoint of `run`.
+    """The state to start from: fresh, or the newest good checkpoint of `run`.
 
     Raises:
-        DdpmError: the run exists and `resume` is off, or the other way round; or they do not fit.
+        DdpmError: the run exists and `resume` is off, or the other way round; or they do not fit;
+            or there is no room or no right to write in `run`.
     """
     batch, processes = config.training.batch_size, parallel.size()
     parts = processes * config.training.accumulate
@@ -175,11 +183,23 @@ def prepare_run(config: Config, source: ImageSource, run: Path, resume: bool) ->
     text = json.dumps(config.to_dict(), indent=2) + "\n"
     if parallel.is_main():
         atomically(run / "config.json", lambda partial: partial.write_text(text))
+        prepare_folder(run, state.nbytes)
     return state
 
 
+def open_log(config: Config, run: Path, step: int) -> RunLog:
+    """Where the measurements of a run go, from `step` on."""
+    project = config.training.wandb
+    return RunLog(run, step, open_wandb(project, run, config) if project else None)
+
+
 def train(
-    config: Config, source: ImageSource, run: Path, *, resume: bool = False
+    config: Config,
+    source: ImageSource,
+    run: Path,
+    *,
+    resume: bool = False,
+    held_out: ImageSource | None = None,
 ) -> TrainingResult:
     """Train until `config.training.steps`, a signal or `max_minutes`; always ends saved.
 
@@ -187,10 +207,12 @@ def train(
         config: what to train; with `resume`, the same as before (steps may grow).
         source: the training images.
         run: folder for checkpoints, curves and sample grids.
-        resume: go on from the newest checkpoint in `run`.
+        resume: go on from the newest good checkpoint in `run`.
+        held_out: images whose bits/dim are estimated whenever samples are drawn.
 
     Raises:
-        DdpmError: the run cannot be written, resumed, or its loss is no longer finite.
+        DdpmError: the run cannot be written or resumed, or an image cannot be read.
+        Diverged: its loss is no longer finite, or far above what it was; nothing is saved then.
     """
     with parallel.agreement():
         state = prepare_run(config, source, run, resume)
@@ -200,11 +222,14 @@ def train(
     step = TrainingStep(state)
     order = DataOrder(len(source), training.batch_size, training.seed)
     batches = training_batches(source, order, state.step, training.steps, step.share)
-    log = parallel.on_main(lambda: RunLog(run, state.step))
+    known = [line for line in read_stats(run) if line["step"] <= state.step]
+    watch = LossWatch(training, [line["loss"] for line in known if "loss" in line])
+    log = parallel.on_main(lambda: open_log(config, run, state.step))
+    pace = Throughput(state)
     begun, earlier, first = time.monotonic(), state.seconds, state.step
     stopped: str | None = None
     losses: list[Tensor] = []
-    saved_at = -1
+    saved_at = state.step
 
     def save() -> None:
         nonlocal saved_at
@@ -213,26 +238,23 @@ def train(
         saved_at = state.step
 
     def report() -> float:
-        """Write the mean loss since the last report; refuse to go on if it is not finite."""
-        loss = parallel.mean(torch.stack(losses).mean()).item()
+        """Write the mean loss since the last report; refuse to go on if the run diverged."""
+        loss = watch.see(parallel.mean(torch.stack(losses)).tolist(), state.step)
         losses.clear()
-        if not math.isfinite(loss):
-            raise Diverged(
-                f"the loss became {loss} at step {state.step}; the last good checkpoint is kept: "
-                "resume with a lower --training.lr or --training.precision fp32"
-            )
         rate = (state.step - first) * training.batch_size / (time.monotonic() - begun)
+        write(loss=loss, lr=learning_rate(training, state.step - 1), **pace.figures(rate))
+        bar.update(task, note=f"loss {loss:.4f}  {pace.note(rate)}")
+        return loss
+
+    def write(**values: float) -> None:
         with parallel.agreement():
             if log is not None:
-                lr = learning_rate(training, state.step - 1)
-                log.write(state.step, loss=loss, images_per_second=rate, lr=lr)
-        bar.update(task, note=f"loss {loss:.4f}  {rate:.0f} images/s")
-        return loss
+                log.write(state.step, **values)
 
     with catch_signals() as signals, progress_bar("steps") as bar:
         task = bar.add_task("training", total=training.steps, completed=state.step, note="")
         try:
-            for images in parallel.abreast(batches):
+            for images in saved_on_errors(parallel.abreast(batches), save):
                 losses.append(step(images))
                 state.seconds = earlier + time.monotonic() - begun
                 bar.update(task, completed=state.step)
@@ -245,16 +267,21 @@ def train(
                 stopped = STOPS[parallel.highest(STOPS.index(stopped))]
                 if state.step % training.log_every == 0 or due or ended or stopped:
                     report()
-                if training.sample_every and state.step % training.sample_every == 0:
-                    draw_samples(state, run)
                 if due or ended or stopped:
                     save()
+                if training.sample_every and state.step % training.sample_every == 0:
+                    draw_samples(state, run)
+                    if held_out is not None:
+                        write(bits_per_dim=estimate_bpd(state, held_out))
                 if stopped:
                     break
+        except Diverged as error:
+            from_step = max(error.since - 1, first + 1)
+            parallel.on_main(lambda: set_aside(run, from_step))
+            raise Diverged(f"{error}; {way_back(run)}", error.since) from None
         finally:
             if log is not None:
                 log.close()
-    save()
     stopped = None if state.step >= training.steps else stopped
     return TrainingResult(run, state.step, checkpoint_path(run, state.step), state.seconds, stopped)
 
@@ -267,3 +294,14 @@ def draw_samples(state: TrainingState, run: Path, n: int = 64, steps: int = 50) 
     path = run / "samples" / f"step-{state.step:08d}.png"
     parallel.on_main(lambda: save_png(image_grid(images, model.facts.grey_levels), path))
     return path
+
+
+def estimate_bpd(state: TrainingState, held_out: ImageSource, n: int = 64) -> float:
+    """Bits/dim of the first held-out images under the averaged weights, from a few t an image."""
+    model = state.model
+    images = held_out[torch.arange(min(n, len(held_out)))].to(state.device)
+    draws = min(8, model.diffusion.num_timesteps)
+    bound = stratified_bound(
+        model.diffusion, model.denoiser, images, model.facts.grey_levels, draws=draws
+    )
+    return float(bound.mean())

@@ -12,8 +12,7 @@ from torch import Tensor
 from ddpm import parallel
 from ddpm.checkpoint import (
     checkpoint_path,
-    find_checkpoint,
-    load_checkpoint,
+    load_newest,
     rotate,
     save_checkpoint,
 )
@@ -23,6 +22,7 @@ from ddpm.model import DataFacts, Ddpm, in_channels_last
 from ddpm.randomness import derive_key
 from ddpm.training.ema import Ema
 from ddpm.training.placement import in_parts, place, placed_like, whole
+from ddpm.training.resume import check_same_run
 from ddpm.unet import UNet
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -57,7 +57,7 @@ class TrainingState:
     def _model(self, network: UNet) -> Ddpm:
         """The model as it stands, with this network."""
         images = self.step * self.config.training.batch_size
-        history = {"step": self.step, "images": images, "seconds": round(self.seconds, 1)}
+        history = {"step": self.step, "images": images, "seconds": self.seconds}
         return Ddpm(self.config, self.facts, network, history)
 
     @property
@@ -69,6 +69,11 @@ class TrainingState:
             network = self._build().requires_grad_(False)
             network.load_state_dict(averages)
         return self._model(network)
+
+    @property
+    def nbytes(self) -> int:
+        """About what a checkpoint takes on disk: weights, averages and two moments."""
+        return 4 * sum(value.nbytes for value in self.network.state_dict().values())
 
     def save(self, run: Path) -> Path:
         """Write a checkpoint into `run` and drop the oldest; every process must ask for it."""
@@ -91,16 +96,15 @@ class TrainingState:
             "the last checkpoint with a lower --training.lr",
         )
         save_checkpoint(path, tensors, self._model(self.ema.network).describe())
-        rotate(path.parents[1])
+        rotate(path.parents[1], path)
 
     def restore(self, run: Path) -> None:
-        """Take up the newest checkpoint of `run`.
+        """Take up the newest good checkpoint of `run`.
 
         Raises:
-            DdpmError: there is none, it is damaged, or it is of another model.
+            DdpmError: there is none, or it is of another model or run.
         """
-        path = find_checkpoint(run)
-        tensors, metadata = load_checkpoint(path)
+        path, tensors, metadata = load_newest(run)
         try:
             stored = Config.from_dict(metadata["config"])
             shape, levels = metadata["facts"]["shape"], metadata["facts"]["grey_levels"]
@@ -109,12 +113,13 @@ class TrainingState:
                 f"{path} was trained on images of shape {tuple(shape)} with {levels} grey levels, "
                 f"but these have {tuple(self.facts.shape)} with {self.facts.grey_levels}",
             )
-            for group in ("network", "diffusion"):
-                check(
-                    getattr(stored, group) == getattr(self.config, group),
-                    f"{path} was trained with other {group} settings; "
-                    "resume with the preset and options that the run was started with",
-                )
+            name = str(metadata["facts"]["name"])
+            check(
+                name == self.facts.name,
+                f"{path} was trained on '{name}', but these images are '{self.facts.name}'; resume "
+                "with the same data or choose another --out",
+            )
+            check_same_run(stored, self.config, path)
             for prefix, network in (("network", self.network), ("ema", self.ema.network)):
                 network.load_state_dict(
                     {

@@ -11,7 +11,10 @@ import copy
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddpm import parallel
 from ddpm.data.images import Shape
+from ddpm.model import resolve_precision
+from ddpm.training.state import TrainingState
 from ddpm.unet import UNet
 
 PEAKS = {  # by a part of the device's name: dense bf16 FLOP/s, from the makers' data sheets
@@ -46,3 +49,34 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
         return None
     name = torch.cuda.get_device_name(device)
     return next((peak for part, peak in PEAKS.items() if part in name), None)
+
+
+class Throughput:
+    """Turns images a second of a run into arithmetic, and into a share of what is possible.
+
+    Args:
+        state: the run.
+    """
+
+    def __init__(self, state: TrainingState) -> None:
+        config, processes = state.config, parallel.size()
+        with torch.device("meta"):
+            outline = config.network.build(
+                state.facts.shape, config.diffusion.build().learns_variance
+            )
+        self.per_image = training_flops(outline, state.facts.shape)
+        precision = resolve_precision(config.training.precision, state.device)
+        peak = peak_flops(state.device, precision)
+        self.peak = None if peak is None else peak * processes
+
+    def figures(self, rate: float) -> dict[str, float]:
+        """What the log gets for `rate` images a second over all processes."""
+        flops = rate * self.per_image
+        share = {} if self.peak is None else {"mfu": flops / self.peak}
+        return {"images_per_second": rate, "teraflops": flops / 1e12, **share}
+
+    def note(self, rate: float) -> str:
+        """The same for the progress bar."""
+        figures = self.figures(rate)
+        share = f"  MFU {figures['mfu']:.0%}" if "mfu" in figures else ""
+        return f"{rate:,.0f} images/s  {figures['teraflops']:.2f} TFLOP/s{share}"

@@ -1,0 +1,36 @@
+"""`ddpm plot RUN`: the curves of a training run as one PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddpm.cli.parse import parse, positional, say
+from ddpm.errors import check
+from ddpm.figures.curves import run_curves
+from ddpm.figures.grid import save_png
+from ddpm.training.log import STATS, read_stats
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw loss, learning rate and images/s of a run against its steps."""
+
+    out: Path | None = None
+    """The PNG; curves.png in the run's folder by default."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Read the run's stats.jsonl and draw it."""
+    name, rest = positional(argv, "the folder of a run", "plot")
+    args = parse(Plot, rest, f"plot {name or 'RUN'}", Plot())
+    folder = Path(name).expanduser()
+    check(
+        (folder / STATS).is_file(),
+        f"{folder} is not the folder of a training run: it holds no {STATS}",
+    )
+    out = args.out or folder / "curves.png"
+    save_png(run_curves(read_stats(folder)), out)
+    say(f"written to {out}")
+    return 0

@@ -1,0 +1,80 @@
+"""`ddpm watch RUN`: how a training run is getting on, until it is complete."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from ddpm.cli.parse import parse, positional
+from ddpm.training.status import RunStatus, run_status, sparkline
+
+EVERY = 2.0  # seconds between two looks
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Follow a run from any terminal; it is only read, so it may be watched by many, and late."""
+
+    once: bool = False
+    """Print how things stand and stop."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Show the run until it is complete, or the user has seen enough (Ctrl-C)."""
+    name, rest = positional(argv, "the folder of a run", "watch")
+    args = parse(Watch, rest, f"watch {name or 'RUN'}", Watch())
+    folder, console = Path(name).expanduser(), Console()
+    status = run_status(folder)
+    if args.once:
+        console.print(frame(name, status))
+        return 0
+    try:
+        with Live(frame(name, status), console=console, auto_refresh=False) as live:
+            while not status.complete:
+                time.sleep(EVERY)
+                status = run_status(folder)
+                live.update(frame(name, status), refresh=True)
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def frame(name: str, status: RunStatus) -> Panel:
+    """One picture of the status."""
+    table = Table.grid(padding=(0, 2))
+    share = min(status.step / status.steps, 1.0)
+    table.add_row("step", f"{status.step:,} of {status.steps:,} ({share:.1%})")
+    if status.loss is not None:
+        table.add_row("loss", f"{status.loss:.4f}, smoothed {status.smoothed_loss:.4f}")
+        table.add_row("", sparkline(status.losses))
+    if status.images_per_second is not None:
+        table.add_row("speed", f"{status.images_per_second:,.0f} images/s")
+    if status.complete:
+        table.add_row("left", "nothing: the run is complete")
+    elif status.seconds_left is not None:
+        table.add_row("left", _clock(status.seconds_left))
+    if status.checkpoint is None:
+        table.add_row("checkpoint", "none yet")
+    else:
+        table.add_row("checkpoint", f"{status.checkpoint.name}, {_ago(status.checkpoint_age)}")
+    table.add_row("last line", _ago(status.log_age))
+    return Panel(table, title=escape(name), title_align="left", expand=False)
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _ago(seconds: float | None) -> str:
+    """The age of a file."""
+    return "not yet" if seconds is None else f"{_clock(seconds)} ago"
