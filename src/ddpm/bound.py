@@ -93,8 +93,8 @@ def evaluate_bound(
         diffusion: the model; respaced, it gives the bound of the K-step model.
         images: grey levels 0..grey_levels-1; no image is dropped, no noise is added.
         seed: decides the x_t. The noise depends on (seed, image, t), not on the batch size.
-        batch_size: images in one network call.
-        callback: called with the number of (image, step) pairs just done.
+        batch_size: images in one network call; of several processes each takes some of the calls.
+        callback: called with the number of (image, step) pairs just done, here or elsewhere.
     """
     n, steps = len(images), diffusion.num_timesteps
     check(n > 0, "there are no images to evaluate")

@@ -114,7 +114,7 @@ class Ddpm:
         callback: Callback | None = None,
         **options: float,
     ) -> UInt8[Tensor, "n c h w"]:
-        """Draw images.
+        """Draw images; of several processes each draws some, and all get all of them.
 
         Args:
             n: how many. The i-th of a seed is the same whatever n and the batch size.
