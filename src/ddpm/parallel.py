@@ -11,6 +11,7 @@ Every process must reach the same calls of this module in the same order.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -53,8 +54,9 @@ def is_main() -> bool:
 def together() -> Iterator[None]:
     """Work as one with the other processes that were launched; all leave together.
 
-    Only the main process has a standard output inside. On CUDA the devices talk through NCCL and
-    the processes, about small things, through gloo, which does not wait for the device.
+    Only the main process has a standard output and gives notices inside. On CUDA the devices talk
+    through NCCL and the processes, about small things, through gloo, which does not wait for the
+    device.
     """
     global _joined, _store
     if launched() == 1 or _joined:
@@ -70,6 +72,9 @@ def together() -> Iterator[None]:
             if not is_main():
                 nowhere = stack.enter_context(open(os.devnull, "w"))
                 stack.enter_context(contextlib.redirect_stdout(nowhere))
+                notices = logging.getLogger("ddpm")
+                notices.disabled = True
+                stack.callback(setattr, notices, "disabled", False)
             yield
         # All leave at once: a launcher ends the others as soon as one has an exit code.
         dist.barrier()
