@@ -38,12 +38,13 @@ def parse(
 def _sentence(box: str, command: str) -> str:
     """The words of tyro's framed message, without the frame, on one line."""
     words = " ".join(line.strip("│╭╮╰╯─ \t") for line in box.splitlines())
-    words = " ".join(words.split())
+    words = " ".join(re.sub(r"[-─]{3,}", " ", words).split())
     words = re.split(r" (?:For full helptext|Argument helptext)", words)[0].rstrip(" ─.")
     titles = r"(?:Parsing error|Value error|Invalid choice|Unrecognized options|Required options) "
     words = re.sub(rf"^{titles}|^Error parsing config\S*: ", "", words)
     words = re.sub(r"^Error parsing config\S*: ", "", words)
-    return f"{words}; see `ddpm {command} --help`"
+    words = re.sub(r"^Missing from .*?: ", "missing: ", words)
+    return f"{words}; see `ddpm {command.split()[0]} --help`"
 
 
 def positional(argv: Sequence[str], what: str, command: str) -> tuple[str, list[str]]:

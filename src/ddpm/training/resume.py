@@ -23,6 +23,7 @@ FREE = {"data.path"} | {
         "max_minutes",
         "wandb",
         "activation_checkpointing",
+        "accumulate",
     )
 }
 
