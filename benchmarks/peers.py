@@ -31,17 +31,17 @@ class Peer:
     Args:
         step: one optimiser step.
         call: one network call without gradients.
-        parameters: of the network.
+        network: itself.
     """
 
     step: Callable[[], object]
     call: Callable[[], object]
-    parameters: int
+    network: nn.Module
 
-
-def count(network: nn.Module) -> int:
-    """How many numbers training sets."""
-    return sum(p.numel() for p in network.parameters())
+    @property
+    def parameters(self) -> int:
+        """How many numbers training sets."""
+        return sum(p.numel() for p in self.network.parameters())
 
 
 def batch_on(device: torch.device, batch: int) -> Tensor:
@@ -97,7 +97,7 @@ def diffusers_peer(
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             forward(x, t)
 
-    return Peer(step, call, count(network))
+    return Peer(step, call, network)
 
 
 def lucidrains_peer(batch: int, device: torch.device) -> Peer:
@@ -137,7 +137,7 @@ def lucidrains_peer(batch: int, device: torch.device) -> Peer:
         with torch.inference_mode():
             network(x, torch.zeros(batch, dtype=torch.long, device=device))
 
-    return Peer(step, call, count(network))
+    return Peer(step, call, network)
 
 
 def _stand_ins_for_torchvision() -> dict[str, types.ModuleType]:

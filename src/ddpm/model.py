@@ -79,6 +79,12 @@ class Ddpm:
         self.network.to(device)
         return self
 
+    def with_precision(self, precision: Precision) -> Ddpm:
+        """Have the network compute in fp32 or bf16; returns the model itself."""
+        training = replace(self.config.training, precision=precision)
+        self.config = replace(self.config, training=training)
+        return self
+
     @property
     def denoiser(self) -> Denoiser:
         """The network as the diffusion maths calls it: no gradient, no dropout, float32 out."""
@@ -338,7 +344,4 @@ def load(
     """
     file, tensors, metadata = load_newest(Path(path).expanduser())
     model = model_from_checkpoint(tensors, metadata, file).to(device or best_device())
-    if precision is not None:
-        training = replace(model.config.training, precision=precision)
-        model.config = replace(model.config, training=training)
-    return model
+    return model if precision is None else model.with_precision(precision)
