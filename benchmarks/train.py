@@ -6,7 +6,8 @@
 One whole step each: data already there, noise, forward, backward, clipping, Adam, moving average;
 the peers' are the steps of their own training loops (see `peers.py`). The variants take turns,
 round by round, so that a change in the machine's clock hits all of them; the table shows medians.
-Peak memory is what the device had allocated during a step (CUDA only).
+Kept for backward are the activations that autograd saved, each storage once, without weights; peak
+memory is what the device had allocated during a step (CUDA only).
 """
 
 from __future__ import annotations
@@ -95,6 +96,22 @@ def timed(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - begun
 
 
+def kept_for_backward(peer: Peer) -> int:
+    """Bytes of activations that autograd saved in a step; of a compiled one it tells nothing."""
+    weights = {p.untyped_storage().data_ptr() for p in peer.network.parameters()}
+    kept: dict[int, tuple[int, torch.Tensor]] = {}  # the tensors live, so no address comes twice
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes(), tensor.detach()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        peer.step()
+    return sum(size for size, _ in kept.values())
+
+
 def main(options: Options) -> None:
     """Time every variant in turn and print the table."""
     device = torch.device(options.device)
@@ -118,17 +135,23 @@ def main(options: Options) -> None:
         f"{device}, batch {options.batch}, {options.rounds} rounds, {torch.get_num_threads()} "
         f"threads, torch {torch.__version__}; {work / 1e9:.1f} GFLOP an image of the 35.7M network"
     )
-    print("| variant | parameters | s a step | images/s | ratio | TFLOP/s | MFU | peak memory |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "| variant | parameters | s a step | images/s | ratio | TFLOP/s | MFU "
+        "| kept for backward, MiB/image | peak memory |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, peer in rows.items():
         rate = options.batch / median[name]
         same = peer.parameters == network.num_parameters()
         flops = rate * work / 1e12 if same else None
+        kept = ""
+        if "compiled" not in name:
+            kept = f"{kept_for_backward(peer) / options.batch / 2**20:.1f}"
         share = f"{flops * 1e12 / peak:.0%}" if peak and flops and "bf16" in name else ""
         print(
             f"| {name} | {peer.parameters / 1e6:.1f}M | {median[name]:.3f} | {rate:.2f} "
             f"| {base / median[name]:.2f} | {'' if flops is None else f'{flops:.3f}'} | {share} "
-            f"| {memory.get(name, '')} |"
+            f"| {kept} | {memory.get(name, '')} |"
         )
 
 
