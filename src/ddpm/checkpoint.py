@@ -55,6 +55,17 @@ def atomically(path: Path, write: Callable[[Path], object]) -> None:
             partial.unlink()
 
 
+def check_writable(folder: Path) -> None:
+    """Make `folder` and see that files can be written there, before hours are spent on one.
+
+    Raises:
+        DdpmError: they cannot.
+    """
+    trial = folder / ".writable"
+    atomically(trial, lambda partial: partial.write_text(""))
+    trial.unlink()
+
+
 def checksum(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
     """A fingerprint of the description and of all names and contents, in any order."""
     described = {key: value for key, value in metadata.items() if key != "checksum"}

@@ -15,6 +15,7 @@ from ddpm.checkpoint import checkpoint_path
 from ddpm.cli import main
 from ddpm.cli.reproduce import TABLE2
 from ddpm.diffusion import GaussianDiffusion
+from ddpm.model import Ddpm
 from ddpm.schedule import make_schedule
 from system.tiny import tiny_config, tiny_model
 
@@ -51,6 +52,12 @@ def test_train_resume_info_and_sample(tmp_path, capsys):
     assert np.load(tmp_path / "s.npz")["images"].shape == (3, 8, 8, 1)
     assert main(["sample", str(out), "-n", "3", "--out", str(tmp_path / "s"), *few]) == 0
     assert len(list((tmp_path / "s").glob("*.png"))) == 3
+
+
+def test_an_output_that_cannot_be_written_is_told_before_sampling(run, capsys, monkeypatch):
+    monkeypatch.setattr(Ddpm, "sample", lambda *_, **__: pytest.fail("sampled in vain"))
+    assert main(["sample", str(run), "--out", "/proc/no/x.png"]) == 2
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_evaluate_writes_the_terms_the_curve_and_the_plot(run, capsys, tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm import parallel
-from ddpm.checkpoint import atomically
+from ddpm.checkpoint import atomically, check_writable
 from ddpm.cli.parse import parse, positional, say
 from ddpm.config import Precision
 from ddpm.errors import check
@@ -67,7 +67,8 @@ def run(argv: Sequence[str]) -> int:
         f"--out must end in .png or .npz or be a folder, got {out}",
     )
     model = load(name, precision=args.precision)
-    steps = args.steps or model.diffusion.num_timesteps
+    steps = model.chain(args.steps, args.trajectory, args.variance).num_timesteps
+    parallel.on_main(lambda: check_writable(out.parent if out.suffix else out))
     batches = len(parallel.share(args.n)[:: args.batch_size])
     recorder = ProgressiveRecorder(args.n, model.facts.grey_levels)
     with progress_bar("network calls") as bar:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ddpm.checkpoint import KEEP, atomically, checkpoint_path, checkpoints
+from ddpm.checkpoint import KEEP, check_writable, checkpoint_path, checkpoints
 from ddpm.disk import as_text, check_room, free_bytes
 
 log = logging.getLogger("ddpm")
@@ -28,8 +28,7 @@ def prepare_folder(run: Path, size: int) -> None:
     """
     clear_leftovers(run)
     folder = run / "checkpoints"
-    atomically(folder / ".writable", lambda partial: partial.write_text(""))
-    (folder / ".writable").unlink()
+    check_writable(folder)
     check_room(folder, size)
     # While the newest is written, those that are kept are still there.
     wanted = size * (KEEP + 1 - min(len(checkpoints(run)), KEEP))
