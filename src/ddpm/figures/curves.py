@@ -30,23 +30,23 @@ def loss_curve(stats: list[dict[str, Any]]) -> Image.Image:
 
 
 def run_curves(stats: list[dict[str, Any]]) -> Image.Image:
-    """Loss, learning rate and images/s against the step, one above the other.
+    """Loss, held-out bits/dim where estimated, learning rate and images/s against the step.
 
     Args:
         stats: lines of stats.jsonl; any key but `step` may be missing from any of them.
     """
-    figure = Figure(figsize=(7, 7), layout="constrained")
-    panels = figure.subplots(3, 1, sharex=True, height_ratios=(2, 1, 1))
+    labels = {"lr": "learning rate", "images_per_second": "images/s"}
+    if _points(stats, "bits_per_dim")[0]:
+        labels = {"bits_per_dim": "held-out bits/dim", **labels}
+    figure = Figure(figsize=(7, 3 + 2 * len(labels)), layout="constrained")
+    panels = figure.subplots(1 + len(labels), 1, sharex=True, height_ratios=[2] + [1] * len(labels))
     _draw_loss(panels[0], stats)
-    for axes, key, label in (
-        (panels[1], "lr", "learning rate"),
-        (panels[2], "images_per_second", "images/s"),
-    ):
-        axes.plot(*_points(stats, key))
+    for axes, (key, label) in zip(panels[1:], labels.items(), strict=True):
+        axes.plot(*_points(stats, key), marker="." if key == "bits_per_dim" else "")
         axes.set(ylabel=label)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-    panels[2].set_xlabel("step")
+    panels[-1].set_xlabel("step")
     figure.align_ylabels(panels)
     return to_picture(figure)
 
