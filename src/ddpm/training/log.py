@@ -50,7 +50,7 @@ def progress_bar(unit: str) -> Progress:
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
         TextColumn("left"),
-        refresh_per_second=1,  # drawing it ten times a second takes a tenth of two cores
+        refresh_per_second=1,  # drawing takes time from the work where cores are few
     )
 
 
