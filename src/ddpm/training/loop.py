@@ -237,14 +237,13 @@ def train(
             state.save(run)
         saved_at = state.step
 
-    def report() -> float:
+    def report() -> None:
         """Write the mean loss since the last report; refuse to go on if the run diverged."""
         loss = watch.see(parallel.mean(torch.stack(losses)).tolist(), state.step)
         losses.clear()
         rate = (state.step - first) * training.batch_size / (time.monotonic() - begun)
         write(loss=loss, lr=learning_rate(training, state.step - 1), **pace.figures(rate))
         bar.update(task, note=f"loss {loss:.4f}  {pace.note(rate)}")
-        return loss
 
     def write(**values: float) -> None:
         with parallel.agreement():
