@@ -51,6 +51,7 @@ def test_what_may_be_zero_may_not_be_negative(value):
         (TrainingConfig, {"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\)"),
         (TrainingConfig, {"ema_decay": -0.1}, r"ema_decay must lie in \[0, 1\)"),
         (TrainingConfig, {"max_minutes": 0.0}, "max_minutes must be positive"),
+        (TrainingConfig, {"time_sampling": "bound", "loss": "vlb"}, "use one of the two"),
         (DataConfig, {"image_size": 0}, "image_size must be at least 1"),
         (DataConfig, {"channels": 4}, "channels must be 1 or 3, got 4"),
         (DiffusionConfig, {"timesteps": 0}, "T must be at least 1, got 0"),
@@ -82,3 +83,9 @@ def test_learned_variances_double_the_output_channels():
     network = tiny_config().network
     assert network.build((3, 8, 8)).conv_out.out_channels == 3
     assert network.build((3, 8, 8), learns_variance=True).conv_out.out_channels == 6
+
+
+def test_the_bounds_times_are_for_networks_that_predict_the_noise():
+    diffusion = DiffusionConfig(prediction_type="v_prediction")
+    with pytest.raises(DdpmError, match=r"predict the noise \(epsilon\), not 'v_prediction'"):
+        Config(diffusion=diffusion, training=TrainingConfig(time_sampling="bound"))

@@ -79,3 +79,26 @@ def test_training_on_the_bound_at_t_0_has_finite_gradients():
     )
     loss.sum().backward()
     assert bool(torch.isfinite(output.grad).all())
+
+
+def test_the_weights_of_the_bound_turn_l_simple_into_its_terms():
+    diffusion = GaussianDiffusion(make_schedule(timesteps=100), "epsilon", "fixed_small")
+    x_start = torch.rand(4, 1, 4, 4).double() * 2 - 1
+    t, noise, guess = torch.tensor([1, 5, 50, 99]), *torch.randn(2, 4, 1, 4, 4).double()
+    arguments = diffusion, lambda x, t: guess, x_start, t, noise
+    weights = torch.from_numpy(diffusion.schedule.bound_weights)
+    weighted = weights[t] * training_loss(*arguments) / math.log(2)
+    assert weighted.tolist() == pytest.approx(training_loss(*arguments, "vlb").tolist(), rel=1e-6)
+    # At t = 0 the bins of many grey levels are so narrow that the masses are densities.
+    first = torch.zeros_like(t)
+    levels = 100_001
+    on_grid = torch.round((x_start + 1) / 2 * (levels - 1)) * 2 / (levels - 1) - 1
+    perfect = training_loss(
+        diffusion, lambda x, t: noise, on_grid, first, noise, "vlb", grey_levels=levels
+    )
+    off = training_loss(
+        diffusion, lambda x, t: guess, on_grid, first, noise, "vlb", grey_levels=levels
+    )
+    simple = training_loss(diffusion, lambda x, t: guess, on_grid, first, noise)
+    expected = weights[0] * simple / math.log(2)
+    assert (off - perfect).tolist() == pytest.approx(expected.tolist(), rel=1e-3)

@@ -130,6 +130,11 @@ class TrainingConfig:
     """Decay of the averaged weights that every evaluation uses."""
     loss: LossType = "simple"
     """simple (L_simple), vlb (the bound) or hybrid."""
+    time_sampling: Literal["uniform", "bound"] = "uniform"
+    """Which t are trained on: all alike (the paper), or each as often as the bound weighs its
+    error, which makes of L_simple the bound without its large factors."""
+    start_from: str | None = None
+    """A run, a file or a model of `ddpm models` whose weights to begin with."""
     seed: int = 0
     """Decides the weights at the start, the order of the data and all noise."""
     precision: Precision = "auto"
@@ -157,6 +162,12 @@ class TrainingConfig:
         check(0 <= self.ema_decay < 1, f"ema_decay must lie in [0, 1), got {self.ema_decay:g}")
         one_of("lr_decay", self.lr_decay, ("constant", "cosine"))
         one_of("loss", self.loss, get_args(LossType))
+        one_of("time_sampling", self.time_sampling, ("uniform", "bound"))
+        check(
+            self.time_sampling == "uniform" or self.loss == "simple",
+            f"time_sampling bound gives L_simple the weights of the bound; loss '{self.loss}' has "
+            "them already, so use one of the two",
+        )
         one_of("precision", self.precision, get_args(Precision))
         check(
             self.max_minutes is None or self.max_minutes > 0,
@@ -172,6 +183,13 @@ class Config:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        check(
+            self.training.time_sampling == "uniform" or self.diffusion.prediction_type == "epsilon",
+            "time_sampling bound is for networks that predict the noise (epsilon), not "
+            f"'{self.diffusion.prediction_type}'",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As nested plain values, for JSON."""

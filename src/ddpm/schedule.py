@@ -103,6 +103,18 @@ class NoiseSchedule:
         """T, the number of diffusion steps."""
         return len(self)
 
+    @property
+    def bound_weights(self) -> Array:
+        """[T], what the bound multiplies E|eps - eps_theta|^2 by at each t, in nats (Eq. 12).
+
+        With variance beta~_t this is half of SNR(t-1) / SNR(t) - 1. At t = 0, where beta~ is 0, it
+        is that of a Gaussian around x^_0 with the variance that stands in for beta~_0.
+        """
+        odds = self.alphas_cumprod / (1.0 - self.alphas_cumprod)
+        with np.errstate(divide="ignore"):
+            steps = odds[:-1] / odds[1:] - 1.0
+        return 0.5 * np.append(1.0 / (odds[0] * self.fixed_large_variance[0]), steps)
+
     def respace(self, timesteps: Sequence[int] | NDArray[np.int64]) -> NoiseSchedule:
         """The shorter chain that visits only `timesteps` and has the same marginals there.
 

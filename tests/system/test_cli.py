@@ -14,8 +14,10 @@ from safetensors.torch import save_file
 from ddpm.checkpoint import checkpoint_path
 from ddpm.cli import main
 from ddpm.cli.reproduce import TABLE2
+from ddpm.data.digits import digits
 from ddpm.diffusion import GaussianDiffusion
-from ddpm.model import Ddpm
+from ddpm.metrics import pixel_frechet_distance
+from ddpm.model import Ddpm, load
 from ddpm.schedule import make_schedule
 from system.tiny import tiny_config, tiny_model
 
@@ -73,6 +75,21 @@ def test_evaluate_writes_the_terms_the_curve_and_the_plot(run, capsys, tmp_path)
     assert len(rows) == 22
     assert float(rows[-1].split(",")[1]) == pytest.approx(total)
     assert (out / "rate_distortion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluate_measures_how_far_samples_are_from_the_images(run, capsys, tmp_path):
+    command = ["evaluate", str(run), "--frechet", "10", "--sampler", "ddim", "--steps", "3"]
+    assert main([*command, "--images", "40", "--seed", "5", "--out", str(tmp_path / "e")]) == 0
+    document = json.loads((tmp_path / "e" / "frechet.json").read_text())
+    counts = {"samples": 10, "images": 40, "calls": 3, "sampler": "ddim"}
+    assert counts.items() <= document.items()
+    assert f"{document['frechet']:.3f} for 10 samples" in capsys.readouterr().out
+    samples = load(run).sample(10, sampler="ddim", steps=3, seed=5)
+    held_out, training = digits("test").images[:40], digits("train").images[:10]
+    expected = pixel_frechet_distance(samples, held_out, 17)
+    assert document["frechet"] == pytest.approx(expected)
+    expected = pixel_frechet_distance(training, held_out, 17)
+    assert document["frechet_of_training_images"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +180,7 @@ MISTAKES = {
     "eta without ddim": lambda p, r: ["sample", str(r), "--eta", "1"],
     "out of another kind": lambda p, r: ["sample", str(r), "--out", "x.jpg"],
     "unwritable image": lambda p, r: ["sample", str(r), "-n", "1", "--out", "/proc/x.png"],
+    "one sample": lambda p, r: ["evaluate", str(r), "--frechet", "1"],
     "nothing to measure": lambda p, r: ["evaluate", str(r)],
     "no held-out split": lambda p, r: [
         *("evaluate", str(r), "--bpd", "--data", image_folder(p / "i")),

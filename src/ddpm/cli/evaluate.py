@@ -26,26 +26,33 @@ from ddpm.data.open import Split
 from ddpm.errors import check
 from ddpm.figures.grid import save_png
 from ddpm.figures.likelihood import rate_distortion_plot
+from ddpm.metrics import pixel_frechet_distance
 from ddpm.metrics.comparison import compare_codec
 from ddpm.model import Ddpm, load
+from ddpm.sampling import get_sampler
 from ddpm.training.log import naming_bar, progress_bar
 from ddpm.trajectory import predicted_bpd
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a trained model: bits/dim (Eq. 5), rate-distortion (Figure 5), the real codec."""
+    """Measure a trained model: bits/dim (Eq. 5), rate-distortion (Figure 5), the real codec, and
+    how far its samples are from the images."""
 
     bpd: bool = False
     """Measure the variational bound in bits/dim, term by term."""
     codec: bool = False
     """Compress the images for real, and compare size, error and speed with other formats."""
+    frechet: int | None = None
+    """Draw that many samples (1000, say) and measure the Frechet distance of their pixels."""
     data: Annotated[str | None, tyro.conf.arg(name="data")] = None
     """Images to measure on; what the model was trained on by default."""
     split: Split = "test"
     """test (held out) or train."""
     images: int | None = None
     """How many images, the first of the set; all by default."""
+    sampler: str = "ancestral"
+    """For --frechet: ancestral, ddim or dpm-solver."""
     steps: int | None = None
     """Timesteps of the chain; all T by default, and chosen by the amount of data for the codec."""
     trajectory: str = "even"
@@ -66,7 +73,15 @@ def run(argv: Sequence[str]) -> int:
     """Parse, measure, write, print the table."""
     name, rest = positional(argv, "a run or checkpoint", "evaluate")
     args = parse(Evaluate, rest, f"evaluate {name or 'RUN'}")
-    check(args.bpd or args.codec, "say what to measure: --bpd, --codec or both")
+    check(
+        args.bpd or args.codec or args.frechet is not None,
+        "say what to measure: --bpd, --codec or --frechet N",
+    )
+    check(
+        args.frechet is None or args.frechet >= 2,
+        f"--frechet needs at least 2 samples, got {args.frechet}",
+    )
+    get_sampler(args.sampler)
     check(
         not args.codec or parallel.size() == 1,
         "--codec measures one process; start it without torchrun or accelerate",
@@ -92,6 +107,10 @@ def run(argv: Sequence[str]) -> int:
         evaluate_bpd(model, images, args, source.name, out)
     if args.codec:
         evaluate_codec(model, images, args.steps, out)
+    if args.frechet is not None:
+        training = open_data(config, "train")
+        reference = training[torch.arange(min(args.frechet, len(training)))]
+        evaluate_frechet(model, images, reference, args, out)
     return 0
 
 
@@ -147,6 +166,46 @@ def evaluate_codec(model: Ddpm, images: Tensor, steps: int | None, out: Path) ->
         comparison.overheads(),
         comparison.speed(),
         f"written to {out}/: codec.json, codec.png, prefixes.png",
+    )
+
+
+def evaluate_frechet(
+    model: Ddpm, images: Tensor, training: Tensor, args: Evaluate, out: Path
+) -> None:
+    """The distance of samples to the images, beside that of as many training images."""
+    n, levels = args.frechet or 0, model.facts.grey_levels
+    calls = model.chain(args.steps, args.trajectory, args.variance).num_timesteps
+    batch = min(args.batch_size, 64)
+    with progress_bar("network calls") as bar:
+        total = len(parallel.share(n)[::batch]) * calls
+        task = bar.add_task("sampling", total=total, note="")
+        samples = model.sample(
+            n,
+            seed=args.seed,
+            sampler=args.sampler,
+            steps=args.steps,
+            trajectory=args.trajectory,
+            variance=args.variance,
+            batch_size=batch,
+            callback=lambda state: bar.advance(task),
+        )
+    document = {
+        "samples": n,
+        "images": len(images),
+        "calls": calls,
+        "sampler": args.sampler,
+        "frechet": pixel_frechet_distance(samples, images, levels),
+        "frechet_of_training_images": pixel_frechet_distance(training, images, levels),
+    }
+    text = json.dumps(document) + "\n"
+    parallel.on_main(
+        lambda: atomically(out / "frechet.json", lambda partial: partial.write_text(text))
+    )
+    say(
+        f"Frechet distance of pixels in [-1, 1] to {len(images):,} images: "
+        f"{document['frechet']:.3f} for {n:,} samples with {calls:,} calls, "
+        f"{document['frechet_of_training_images']:.3f} for {len(training):,} training images",
+        f"written to {out}/: frechet.json",
     )
 
 

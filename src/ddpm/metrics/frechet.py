@@ -33,6 +33,6 @@ def frechet_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m e"]) -
 def pixel_frechet_distance(
     x: UInt8[Tensor, "n c h w"], y: UInt8[Tensor, "m c h w"], grey_levels: int
 ) -> float:
-    """The Frechet distance of the pixels themselves, scaled to [-1, 1]; for tiny images only."""
+    """The Frechet distance of the pixels themselves, scaled to [-1, 1]."""
     a, b = (to_unit_range(z, grey_levels).flatten(1).numpy() for z in (x, y))
     return frechet_distance(a, b)

@@ -24,7 +24,7 @@ from ddpm.data import DataOrder, ImageSource, MemoryImages, to_unit_range, train
 from ddpm.errors import DdpmError, Diverged, check
 from ddpm.figures.grid import image_grid, save_png
 from ddpm.losses import training_loss
-from ddpm.model import DataFacts, best_device, resolve_precision
+from ddpm.model import DataFacts, best_device, load, resolve_precision
 from ddpm.randomness import Randomness, derive_key
 from ddpm.training.compiling import compiled
 from ddpm.training.divergence import LossWatch
@@ -105,7 +105,16 @@ class TrainingStep:
         self.share = slice(mine.start, mine.stop)
         self.flip = Randomness(training.seed, "flip")
         self.time = Randomness(training.seed, "timestep")
+        weights = torch.from_numpy(self.diffusion.schedule.bound_weights)
+        self.cumulative = (weights / weights.sum()).cumsum(0).to(state.device)
         self.noise = Randomness(training.seed, "noise")
+
+    def times(self, slots: Tensor) -> Tensor:
+        """The timestep of every image."""
+        step, total = self.state.step, self.diffusion.num_timesteps
+        if self.training.time_sampling == "uniform":
+            return self.time.integers(slots, total, step)
+        return torch.searchsorted(self.cumulative, self.time.uniform(slots, step).double())
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         """The network in the chosen precision; float32 out."""
@@ -128,7 +137,7 @@ class TrainingStep:
         if state.config.data.flip:
             mirrored = self.flip.integers(slots, 2, step).bool()
             x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
-        t = self.time.integers(slots, self.diffusion.num_timesteps, step)
+        t = self.times(slots)
         noise = self.noise.normal(slots, facts.shape, step)
         return training_loss(
             self.diffusion, self.denoise, x, t, noise, training.loss, facts.grey_levels
@@ -180,6 +189,8 @@ def prepare_run(config: Config, source: ImageSource, run: Path, resume: bool) ->
         raise DdpmError(
             f"{run} already holds a run; add --resume to go on with it or choose another --out"
         )
+    elif config.training.start_from is not None:
+        state.start_from(load(config.training.start_from, "cpu"))
     text = json.dumps(config.to_dict(), indent=2) + "\n"
     if parallel.is_main():
         atomically(run / "config.json", lambda partial: partial.write_text(text))

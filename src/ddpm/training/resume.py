@@ -10,7 +10,7 @@ from ddpm.errors import check
 
 # With another of these it would be another run under the same name.
 FIXED = {"data.image_size", "data.channels", "data.flip"} | {
-    f"training.{name}" for name in ("seed", "batch_size", "loss")
+    f"training.{name}" for name in ("seed", "batch_size", "loss", "time_sampling")
 }
 # These decide when to stop and what to write, not what is learned. A data set may have moved;
 # that it is the same one is checked by its name.
@@ -22,6 +22,7 @@ FREE = {"data.path"} | {
         "log_every",
         "max_minutes",
         "wandb",
+        "start_from",
         "activation_checkpointing",
         "accumulate",
     )

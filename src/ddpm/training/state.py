@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,30 @@ class TrainingState:
         save_checkpoint(path, tensors, self._model(self.ema.network).describe())
         rotate(path.parents[1], path)
 
+    def start_from(self, model: Ddpm) -> None:
+        """Begin with the (averaged) weights of a trained model; step and optimiser start afresh.
+
+        Raises:
+            DdpmError: its network is not the one that this run trains.
+        """
+        theirs, ours = model.config, self.config
+        check(
+            model.facts.shape == self.facts.shape
+            and replace(theirs.network, dropout=0.0) == replace(ours.network, dropout=0.0)
+            and theirs.diffusion.build().learns_variance == ours.diffusion.build().learns_variance,
+            f"the weights to start from are of another network ({theirs.network} for images of "
+            f"shape {model.facts.shape}); give this run the same --network options",
+        )
+        check(
+            theirs.diffusion.prediction_type == ours.diffusion.prediction_type,
+            f"the weights to start from predict '{theirs.diffusion.prediction_type}', and this run "
+            f"trains '{ours.diffusion.prediction_type}'; give it the same "
+            "--diffusion.prediction-type",
+        )
+        weights = model.network.state_dict()
+        for network in (self.network, self.ema.network):
+            fill(network, weights)
+
     def restore(self, run: Path) -> None:
         """Take up the newest good checkpoint of `run`.
 
@@ -121,12 +145,7 @@ class TrainingState:
             )
             check_same_run(stored, self.config, path)
             for prefix, network in (("network", self.network), ("ema", self.ema.network)):
-                network.load_state_dict(
-                    {
-                        name: placed_like(tensors[f"{prefix}.{name}"], value)
-                        for name, value in network.state_dict().items()
-                    }
-                )
+                fill(network, tensors, f"{prefix}.")
             self.step = int(metadata["history"]["step"])
             self.seconds = float(metadata["history"]["seconds"])
             optimizer = self.optimizer.state_dict()
@@ -151,3 +170,13 @@ class TrainingState:
             for m in MOMENTS
         }
         return {"step": torch.tensor(float(self.step)), **moments}
+
+
+def fill(network: UNet, tensors: dict[str, Tensor], prefix: str = "") -> None:
+    """Give a network, in parts or not, the weights that are called `prefix` and their name."""
+    network.load_state_dict(
+        {
+            name: placed_like(tensors[prefix + name], value)
+            for name, value in network.state_dict().items()
+        }
+    )

@@ -1,0 +1,87 @@
+"""What a run starts from, and which timesteps it sees."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from ddpm.checkpoint import checkpoints
+from ddpm.cli import main
+from ddpm.errors import DdpmError
+from ddpm.training import train
+from ddpm.training.loop import TrainingStep, prepare_run
+from ddpm.training.state import TrainingState
+from system.tiny import tiny_config, tiny_images, tiny_model, with_training
+
+
+def drawn_times(n=4000, **training):
+    """The timesteps of the first images of a run, and the schedule."""
+    config = tiny_config(**training)
+    step = TrainingStep(TrainingState(config, tiny_model().facts, torch.device("cpu")))
+    return step.times(torch.arange(n)), step.diffusion.schedule
+
+
+@pytest.mark.parametrize("name", ["uniform", "bound"])
+def test_every_timestep_comes_as_often_as_it_should(name):
+    times, schedule = drawn_times(time_sampling=name)
+    weights = schedule.bound_weights if name == "bound" else torch.ones(20).numpy()
+    counts = torch.bincount(times, minlength=20).numpy()
+    assert counts.shape == (20,)
+    assert chisquare(counts, weights / weights.sum() * len(times)).pvalue > 1e-3
+    assert weights.max() / weights.min() > (4 if name == "bound" else 0)
+
+
+def test_the_average_loss_under_the_bounds_times_is_the_bound():
+    times, schedule = drawn_times(n=200_000, time_sampling="bound")
+    error = 0.3 + 0.7 * torch.arange(20).double() / 19  # of the noise, at each t
+    bound = (torch.from_numpy(schedule.bound_weights) * error).sum()
+    estimate = schedule.bound_weights.sum() * error[times].mean()
+    assert float(estimate) == pytest.approx(float(bound), rel=5e-3)
+
+
+def test_a_run_can_start_from_the_weights_of_another(tmp_path):
+    trained = tiny_model()
+    trained.save(tmp_path / "trained.safetensors")
+    config = tiny_config(dropout=0.1, start_from=str(tmp_path / "trained.safetensors"), steps=2)
+    state = prepare_run(config, tiny_images(), tmp_path / "run", resume=False)
+    assert (state.step, state.seconds, state.model.history["images"]) == (0, 0.0, 0)
+    weights = trained.network.state_dict()
+    for network in (state.network, state.ema.network):
+        for name, value in network.state_dict().items():
+            assert torch.equal(value, weights[name]), name
+    train(config, tiny_images(), tmp_path / "run")
+    # Going on does not start again, not even if the file has gone.
+    (tmp_path / "trained.safetensors").unlink()
+    longer = with_training(config, steps=4)
+    assert train(longer, tiny_images(), tmp_path / "run", resume=True).step == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: replace(c, network=replace(c.network, ch=16)), "the same --network options"),
+        (
+            lambda c: replace(c, diffusion=replace(c.diffusion, variance_type="learned")),
+            "another network",
+        ),
+        (
+            lambda c: replace(c, diffusion=replace(c.diffusion, prediction_type="sample")),
+            "predict 'epsilon', and this run trains 'sample'",
+        ),
+    ],
+)
+def test_weights_of_another_kind_are_refused(tmp_path, change, words):
+    tiny_model().save(tmp_path / "trained.safetensors")
+    config = change(tiny_config(start_from=str(tmp_path / "trained.safetensors")))
+    with pytest.raises(DdpmError, match=words):
+        train(config, tiny_images(), tmp_path / "run")
+    assert not checkpoints(tmp_path / "run")
+
+
+def test_a_missing_start_is_told_in_a_sentence(tmp_path, capsys):
+    missing = str(tmp_path / "nothing")
+    command = ["train", "digits", "--training.start-from", missing, "--out", str(tmp_path / "run")]
+    assert main(command) == 2
+    assert f"{missing} does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
