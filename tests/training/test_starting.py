@@ -9,6 +9,7 @@ from scipy.stats import chisquare
 from ddpm.checkpoint import checkpoints
 from ddpm.cli import main
 from ddpm.errors import DdpmError
+from ddpm.model import load
 from ddpm.training import train
 from ddpm.training.loop import TrainingStep, prepare_run
 from ddpm.training.state import TrainingState
@@ -42,10 +43,11 @@ def test_the_average_loss_under_the_bounds_times_is_the_bound():
 
 def test_a_run_can_start_from_the_weights_of_another(tmp_path):
     trained = tiny_model()
+    trained.history = {"step": 3, "images": 100, "seconds": 50.0}
     trained.save(tmp_path / "trained.safetensors")
     config = tiny_config(dropout=0.1, start_from=str(tmp_path / "trained.safetensors"), steps=2)
     state = prepare_run(config, tiny_images(), tmp_path / "run", resume=False)
-    assert (state.step, state.seconds, state.model.history["images"]) == (0, 0.0, 0)
+    assert (state.step, state.seconds) == (0, 0.0)
     weights = trained.network.state_dict()
     for network in (state.network, state.ema.network):
         for name, value in network.state_dict().items():
@@ -54,7 +56,12 @@ def test_a_run_can_start_from_the_weights_of_another(tmp_path):
     # Going on does not start again, not even if the file has gone.
     (tmp_path / "trained.safetensors").unlink()
     longer = with_training(config, steps=4)
-    assert train(longer, tiny_images(), tmp_path / "run", resume=True).step == 4
+    result = train(longer, tiny_images(), tmp_path / "run", resume=True)
+    assert result.step == 4
+    history = load(result.checkpoint).history
+    assert (history["step"], history["images"]) == (4, 100 + 4 * 4)
+    assert 50 < history["seconds"] == pytest.approx(50 + result.seconds)
+    assert result.seconds < 20
 
 
 @pytest.mark.parametrize(

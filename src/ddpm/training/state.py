@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class TrainingState:
     device: torch.device
     step: int = 0
     seconds: float = 0.0
+    before: dict[str, float] = field(default_factory=dict)
+    """Images and seconds that the weights it started from had been trained for."""
 
     def __post_init__(self) -> None:
         training = self.config.training
@@ -57,7 +59,11 @@ class TrainingState:
     def _model(self, network: UNet) -> Ddpm:
         """The model as it stands, with this network."""
         images = self.step * self.config.training.batch_size
-        history = {"step": self.step, "images": images, "seconds": self.seconds}
+        history: dict[str, Any] = {"step": self.step, "images": images, "seconds": self.seconds}
+        if self.before:
+            history["before"] = self.before
+            for name, value in self.before.items():
+                history[name] += value
         return Ddpm(self.config, self.facts, network, history)
 
     @property
@@ -118,6 +124,7 @@ class TrainingState:
             f"trains '{ours.diffusion.prediction_type}'; give it the same "
             "--diffusion.prediction-type",
         )
+        self.before = {name: model.history.get(name, 0) for name in ("images", "seconds")}
         weights = model.network.state_dict()
         for network in (self.network, self.ema.network):
             fill(network, weights)
@@ -147,7 +154,8 @@ class TrainingState:
             for prefix, network in (("network", self.network), ("ema", self.ema.network)):
                 fill(network, tensors, f"{prefix}.")
             self.step = int(metadata["history"]["step"])
-            self.seconds = float(metadata["history"]["seconds"])
+            self.before = metadata["history"].get("before", {})
+            self.seconds = float(metadata["history"]["seconds"]) - self.before.get("seconds", 0)
             optimizer = self.optimizer.state_dict()
             optimizer["state"] = {
                 i: self._moments(tensors, name, parameter)
