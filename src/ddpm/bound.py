@@ -21,6 +21,7 @@ from ddpm.diffusion import Denoiser, GaussianDiffusion
 from ddpm.errors import check
 from ddpm.likelihood import mean_over_dims, prior_bpd, vb_term
 from ddpm.randomness import Randomness
+from ddpm.times import BoundTimes
 
 Array = NDArray[np.float64]
 
@@ -143,19 +144,26 @@ def stratified_bound(
 ) -> Float[Tensor, " n"]:
     """An unbiased estimate of each image's bits/dim from a few t, for use while training.
 
-    The chain is cut into `draws` stretches and one t is drawn in each, so that the estimate of the
-    sum varies far less than with t drawn anywhere.
+    L_0, which is large, is always computed. The other t are drawn as often as the bound weighs
+    them, one from each of `draws` - 1 stretches of equal weight.
     """
-    check(1 <= draws <= diffusion.num_timesteps, f"draws must lie in 1..T, got {draws}")
+    steps = diffusion.num_timesteps
+    check(min(2, steps) <= draws <= steps, f"draws must lie in {min(2, steps)}..{steps}")
     index = torch.arange(len(images), device=images.device)
-    x_start = to_unit_range(images, grey_levels)
-    time, noise = Randomness(seed, "stratified time"), Randomness(seed, "stratified noise")
-    edges = np.linspace(0, diffusion.num_timesteps, draws + 1).round().astype(int)
+    x_start, shape = to_unit_range(images, grey_levels), tuple(images.shape[1:])
+    times = BoundTimes(diffusion.schedule, images.device)
+    uniform, noise = Randomness(seed, "stratified time"), Randomness(seed, "stratified noise")
+
+    def term(t: Tensor, draw: int) -> Tensor:
+        x_t = diffusion.q_sample(x_start, t, noise.normal(index, shape, draw))
+        return vb_term(diffusion, denoiser, x_start, x_t, t, grey_levels)[0]
+
     with torch.inference_mode():
-        total = prior_bpd(diffusion, x_start)
-        for j, (first, stop) in enumerate(itertools.pairwise(edges)):
-            t = first + time.integers(index, int(stop - first), j)
-            x_t = diffusion.q_sample(x_start, t, noise.normal(index, tuple(x_start.shape[1:]), j))
-            term, _ = vb_term(diffusion, denoiser, x_start, x_t, t, grey_levels)
-            total = total + float(stop - first) * term
+        total = prior_bpd(diffusion, x_start) + term(torch.zeros_like(index), 0)
+        first = times.probability[0]
+        for draw in range(1, draws):
+            place = (draw - 1 + uniform.uniform(index, draw)) / (draws - 1)
+            t = times.at(first + (1 - first) * place)
+            share = (draws - 1) * times.probability[t] / (1 - first)
+            total = total + (term(t, draw) / share).float()
     return total

@@ -26,6 +26,7 @@ from ddpm.figures.grid import image_grid, save_png
 from ddpm.losses import training_loss
 from ddpm.model import DataFacts, best_device, load, resolve_precision
 from ddpm.randomness import Randomness, derive_key
+from ddpm.times import BoundTimes
 from ddpm.training.compiling import compiled
 from ddpm.training.divergence import LossWatch
 from ddpm.training.keeping import prepare_folder, saved_on_errors, set_aside, way_back
@@ -105,8 +106,7 @@ class TrainingStep:
         self.share = slice(mine.start, mine.stop)
         self.flip = Randomness(training.seed, "flip")
         self.time = Randomness(training.seed, "timestep")
-        weights = torch.from_numpy(self.diffusion.schedule.bound_weights)
-        self.cumulative = (weights / weights.sum()).cumsum(0).to(state.device)
+        self.bound_times = BoundTimes(self.diffusion.schedule, state.device)
         self.noise = Randomness(training.seed, "noise")
 
     def times(self, slots: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class TrainingStep:
         step, total = self.state.step, self.diffusion.num_timesteps
         if self.training.time_sampling == "uniform":
             return self.time.integers(slots, total, step)
-        return torch.searchsorted(self.cumulative, self.time.uniform(slots, step).double())
+        return self.bound_times.at(self.time.uniform(slots, step))
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         """The network in the chosen precision; float32 out."""

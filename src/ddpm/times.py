@@ -1,0 +1,35 @@
+"""Timesteps drawn as often as the bound weighs their error, for training and for estimates."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ddpm.schedule import NoiseSchedule
+
+
+class BoundTimes:
+    """t with probability p(t) proportional to `NoiseSchedule.bound_weights`.
+
+    Under it every term of Eq. 5 is about as large as any other once divided by p(t), where with t
+    drawn evenly the few t next to the image decide everything.
+
+    Args:
+        schedule: of T steps.
+        device: of the tensors.
+    """
+
+    def __init__(self, schedule: NoiseSchedule, device: torch.device) -> None:
+        weights = schedule.bound_weights
+        weights = np.minimum(
+            weights, weights[np.isfinite(weights)].max()
+        )  # jsd has an infinite one
+        self.probability: Float[Tensor, " T"] = torch.from_numpy(weights / weights.sum()).to(device)
+        self.cumulative = self.probability.cumsum(0)
+        self.cumulative[-1] = 1.0
+
+    def at(self, quantile: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
+        """The t at each quantile in (0, 1) of p, counted from t = 0."""
+        return torch.searchsorted(self.cumulative, quantile.double())
