@@ -69,3 +69,16 @@ def test_the_network_may_be_bf16_but_what_comes_out_is_float32():
     relative = float((output - exact).norm() / exact.norm())
     assert 1e-5 < relative < 0.05
     assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
+
+
+def test_a_bf16_network_sees_differences_that_bf16_would_round_away():
+    network = tiny_model(precision="bf16").network
+    seen = []
+    network.down[0][0].register_forward_hook(lambda _, inputs, output: seen.append(inputs[0]))
+    x = torch.full((1, 1, 8, 8), 0.8984375)
+    with torch.autocast("cpu", torch.bfloat16):
+        for value in (x, x + 1e-3):
+            network(value, torch.tensor([0]))
+    assert torch.equal(x.bfloat16(), (x + 1e-3).bfloat16())
+    assert seen[0].dtype == torch.bfloat16
+    assert not torch.equal(*seen)

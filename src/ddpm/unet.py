@@ -54,6 +54,17 @@ def linear(c_in: int, c_out: int) -> nn.Linear:
     return layer
 
 
+def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
+    """A layer computed in float32 whose output has the type that autocast wishes for.
+
+    An x_t with little noise loses some of what it tells when it is rounded to bfloat16.
+    """
+    kind = x.device.type
+    wanted = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    with torch.autocast(kind, enabled=False):
+        return layer(x.float()).to(wanted)
+
+
 class ResBlock(nn.Module):
     """GroupNorm, swish, conv, + time, GroupNorm, swish, dropout, conv; plus the shortcut."""
 
@@ -248,7 +259,7 @@ class UNet(nn.Module):
         temb = timestep_embedding(t, self.ch)
         temb = F.silu(self.time2(F.silu(self.time1(temb))))
 
-        h = self.conv_in(x)
+        h = in_float32(self.conv_in, x)
         skips = [h]
         for level, blocks in enumerate(self.down):
             for layer in blocks:  # type: ignore[attr-defined]
