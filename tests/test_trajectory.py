@@ -125,3 +125,16 @@ def test_a_table_of_another_model_is_not_used(tmp_path):
     assert np.array_equal(loaded.xstart_mse, errors.xstart_mse)
     assert np.array_equal(loaded.decoder_bpd, errors.decoder_bpd)
     assert torch.from_numpy(loaded.decoder_bpd).dtype == torch.float64
+
+
+def test_pixels_priced_in_groups_cost_what_they_cost_one_by_one():
+    schedule = make_schedule(timesteps=30)
+    spread = np.exp(np.random.default_rng(0).normal(0, 0.7, (30, 1001)))
+    errors = 0.01 * spread * np.linspace(0.01, 1, 30)[:, None]
+    grouped = step_costs(schedule, errors)
+    exact = np.mean([step_costs(schedule, pixel) for pixel in errors.T], axis=0)
+    below = np.tril_indices(30, -1)
+    assert grouped[below] == pytest.approx(exact[below], rel=3e-3)
+    mean = step_costs(schedule, errors.mean(axis=1))
+    assert np.abs(mean[below] / exact[below] - 1).max() > 0.03  # one price for all would not do
+    assert np.isinf(grouped[np.triu_indices(30)]).all()

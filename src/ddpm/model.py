@@ -195,7 +195,7 @@ class Ddpm:
             DdpmError: steps out of range, an unknown name, or a variance that was not learned.
         """
         key = steps, trajectory, variance
-        if key not in self._chains:  # finding the cheapest timesteps takes a tenth of a second
+        if key not in self._chains:  # finding the cheapest timesteps takes up to a second
             self._chains[key] = self._make_chain(*key)
         return self._chains[key]
 

@@ -17,6 +17,7 @@ from ddpm.schedule import NoiseSchedule
 Array = NDArray[np.float64]
 Steps = NDArray[np.int64]
 TRAJECTORIES = ("even", "quadratic", "optimal")
+GROUPS = 64  # of pixels with similar errors, each priced as one
 
 
 def step_costs(schedule: NoiseSchedule, xstart_mse: Array) -> Array:
@@ -24,16 +25,20 @@ def step_costs(schedule: NoiseSchedule, xstart_mse: Array) -> Array:
 
     Args:
         schedule: the whole chain.
-        xstart_mse: [T, ...], error of the predicted x_0 at each t, per pixel or not.
+        xstart_mse: [T, ...], error of the predicted x_0 at each t, per pixel or not. Of many
+            pixels those with similar errors are priced together, at their mean error.
     """
     abar, total = schedule.alphas_cumprod, len(schedule)
-    mse = xstart_mse.reshape(total, -1)
+    ordered = np.sort(xstart_mse.reshape(total, -1), axis=1)
+    groups = np.array_split(ordered, min(GROUPS, ordered.shape[1]), axis=1)
+    mse = np.stack([group.mean(axis=1) for group in groups], axis=1)
+    weights = np.array([group.shape[1] for group in groups]) / ordered.shape[1]
     costs = np.full((total, total), np.inf)
     for t in range(1, total):
         s = np.arange(t)
         # c^2 / lambda^2 = snr(s) - snr(t) for the posterior q(x_s | x_t, x_0), snr = abar/(1-abar)
         gain = abar[s] / (1 - abar[s]) - abar[t] / (1 - abar[t])
-        costs[t, :t] = 0.5 * np.log2(1 + gain[:, None] * mse[t][None]).mean(axis=1)
+        costs[t, :t] = 0.5 * np.log2(1 + gain[:, None] * mse[t][None]) @ weights
     return costs
 
 

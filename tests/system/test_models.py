@@ -14,7 +14,7 @@ def test_models_lists_each_with_its_training(capsys):
     text = capsys.readouterr().out
     for name in pretrained():
         assert name in text
-    assert "768,000 images" in text
+    assert "985,600 images" in text
 
 
 def test_every_model_has_its_errors_and_its_card():

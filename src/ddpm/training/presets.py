@@ -49,7 +49,8 @@ def cifar10() -> Config:
 def cifar10_small() -> Config:
     """The CIFAR-10 network at half the width (about 9M parameters) for CPUs and small GPUs.
 
-    Costs about a fifth of the full network's arithmetic a step. Nothing is promised for it yet.
+    Costs about a fifth of the full network's arithmetic a step. It has not been trained yet: the
+    model of this name that comes with the package has a quarter of the width (RESULTS.md).
     """
     base = cifar10()
     return replace(
