@@ -13,8 +13,8 @@ from ddpm.schedule import NoiseSchedule
 class BoundTimes:
     """t with probability p(t) proportional to `NoiseSchedule.bound_weights`.
 
-    Under it every term of Eq. 5 is about as large as any other once divided by p(t), where with t
-    drawn evenly the few t next to the image decide everything.
+    A term of Eq. 5 divided by p(t) is the squared error of the predicted noise, between 0 and about
+    1 everywhere, where with t drawn evenly the few t next to the image decide everything.
 
     Args:
         schedule: of T steps.
@@ -23,9 +23,10 @@ class BoundTimes:
 
     def __init__(self, schedule: NoiseSchedule, device: torch.device) -> None:
         weights = schedule.bound_weights
+        largest = weights[np.isfinite(weights)].max()
         weights = np.minimum(
-            weights, weights[np.isfinite(weights)].max()
-        )  # jsd has an infinite one
+            weights, largest
+        )  # where the chain ends in pure noise, one is infinite
         self.probability: Float[Tensor, " T"] = torch.from_numpy(weights / weights.sum()).to(device)
         self.cumulative = self.probability.cumsum(0)
         self.cumulative[-1] = 1.0

@@ -55,14 +55,15 @@ def linear(c_in: int, c_out: int) -> nn.Linear:
 
 
 def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
-    """A layer computed in float32 whose output has the type that autocast wishes for.
+    """A layer that computes in float32 under autocast too; its output has autocast's type.
 
     An x_t with little noise loses some of what it tells when it is rounded to bfloat16.
     """
     kind = x.device.type
-    wanted = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        return layer(x)
     with torch.autocast(kind, enabled=False):
-        return layer(x.float()).to(wanted)
+        return layer(x.float()).to(torch.get_autocast_dtype(kind))
 
 
 class ResBlock(nn.Module):
