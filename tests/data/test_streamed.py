@@ -183,6 +183,7 @@ def test_workers_have_one_thread_each_and_leave_ctrl_c_to_the_loop():
     streaming = StreamedImages(_Telling(), 6, 3)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under nohup
     try:
         with pytest.raises(DdpmError, match=r"^2 threads, Ctrl-C ignored: False$"):
             list(training_batches(streaming, DataOrder(10, 5, 0), 0, 2, slice(5), workers=0))
@@ -190,3 +191,4 @@ def test_workers_have_one_thread_each_and_leave_ctrl_c_to_the_loop():
             list(training_batches(streaming, DataOrder(10, 5, 0), 0, 2, slice(5), workers=2))
     finally:
         torch.set_num_threads(threads)
+        signal.signal(signal.SIGINT, handler)
