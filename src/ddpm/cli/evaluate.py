@@ -52,7 +52,7 @@ class Evaluate:
     images: int | None = None
     """How many images, the first of the set; all by default."""
     sampler: str = "ancestral"
-    """For --frechet: ancestral, ddim or dpm-solver."""
+    """For --frechet: ancestral, ddim, dpm-solver or langevin."""
     steps: int | None = None
     """Timesteps of the chain; all T by default, and chosen by the amount of data for the codec."""
     trajectory: str = "even"
@@ -175,9 +175,8 @@ def evaluate_frechet(
     """The distance of samples to the images, beside that of as many training images."""
     n, levels = args.frechet or 0, model.facts.grey_levels
     calls = model.chain(args.steps, args.trajectory, args.variance).num_timesteps
-    batch = min(args.batch_size, 64)
     with progress_bar("network calls") as bar:
-        total = len(parallel.share(n)[::batch]) * calls
+        total = len(parallel.share(n)[:: args.batch_size]) * calls
         task = bar.add_task("sampling", total=total, note="")
         samples = model.sample(
             n,
@@ -186,7 +185,7 @@ def evaluate_frechet(
             steps=args.steps,
             trajectory=args.trajectory,
             variance=args.variance,
-            batch_size=batch,
+            batch_size=args.batch_size,
             callback=lambda state: bar.advance(task),
         )
     document = {
