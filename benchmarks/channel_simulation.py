@@ -34,15 +34,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ddpm import load
-from ddpm.codec import progressive
-from ddpm.codec.progressive import RATE, Spent, Walk, delivered, send
-from ddpm.codec.simulation import Floats, Ints, Layout, TreeCode
+from ddpm.codec import transmission
 from ddpm.codec.tiles import cut
+from ddpm.codec.transmission import RATE, Spent, Walk, delivered, send
+from ddpm.codec.tree_code import Floats, Ints, Layout, TreeCode
 from ddpm.data.digits import digits
 from ddpm.data.images import to_unit_range
-from ddpm.diffusion import PMeanVariance
+from ddpm.diffusion.gaussian import PMeanVariance
 from ddpm.model import Ddpm
-from ddpm.randomness import derive_key
+from ddpm.runtime.randomness import derive_key
 
 CHUNK_BITS = 12
 ROWS = 1 << CHUNK_BITS
@@ -51,7 +51,7 @@ STRIDE = 1531  # from the row of one stretch of a wide chunk to that of the next
 
 
 class Code(Protocol):
-    """What `ddpm.codec.progressive` needs of a code."""
+    """What `ddpm.codec.transmission` needs of a code."""
 
     def layout(self, d: int, bits: int, key: int) -> Layout: ...
     def encode(self, mean: Floats, variance: Floats, bits: int, key: int) -> Ints: ...
@@ -190,7 +190,7 @@ def archive_row(model: Ddpm, code: Code, rate: float, options: Options) -> str:
     walk = WatchedWalk(chain, model.denoiser, real, model.facts.shape[0], levels, model.device)
     spent = Spent()
     begun = time.perf_counter()
-    with patch.object(progressive, "TREE", code), patch.object(progressive, "RATE", rate):
+    with patch.object(transmission, "TREE", code), patch.object(transmission, "RATE", rate):
         payload = send(walk, tiles, spent)
     seconds = time.perf_counter() - begun
     error = to_unit_range(tiles, levels) - walk.xstart.cpu()

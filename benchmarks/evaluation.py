@@ -26,10 +26,10 @@ from torch import Tensor
 from ddpm import load
 from ddpm.data.digits import digits
 from ddpm.data.images import to_unit_range
-from ddpm.diffusion import GaussianDiffusion
-from ddpm.likelihood import discretized_gaussian_log_likelihood, normal_kl
+from ddpm.diffusion.bound_terms import discretized_gaussian_log_likelihood, normal_kl
+from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.model import Ddpm
-from ddpm.randomness import Randomness
+from ddpm.runtime.randomness import Randomness
 
 SAME = 1e-3  # bits/dim by which an image's total may differ through the order of float sums
 

@@ -24,7 +24,7 @@ import tyro
 
 from ddpm import load
 from ddpm.codec import compress, decompress
-from ddpm.codec.container import unpack
+from ddpm.codec.header import unpack
 from ddpm.data.digits import digits
 
 SHARES = 10  # parts of a file's length over which errors are averaged

@@ -17,7 +17,7 @@ import torch
 import tyro
 
 from ddpm import load
-from ddpm.codec import archive, compress, decompress, progressive
+from ddpm.codec import archive, compress, decompress, transmission
 from ddpm.data.digits import digits
 from ddpm.errors import DdpmError
 
@@ -37,15 +37,15 @@ class Options:
 @contextlib.contextmanager
 def decoder(threads: int | None, batch: int | None) -> Iterator[None]:
     """A decoder with another thread count or batch size than the file asks for."""
-    setting, size = archive.threads, progressive.BATCH
+    setting, size = archive.threads, transmission.BATCH
     if threads is not None:
         archive.threads = lambda _: setting(threads)
     if batch is not None:
-        progressive.BATCH = batch
+        transmission.BATCH = batch
     try:
         yield
     finally:
-        archive.threads, progressive.BATCH = setting, size
+        archive.threads, transmission.BATCH = setting, size
 
 
 def main(options: Options) -> None:

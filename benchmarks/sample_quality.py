@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 
 from ddpm import load
 from ddpm.data.digits import digits
-from ddpm.figures.curves import to_picture
-from ddpm.figures.grid import save_png
-from ddpm.metrics import DigitRecogniser, pixel_frechet_distance
+from ddpm.data.exact_files import save_png
+from ddpm.evaluation import DigitRecogniser, pixel_frechet_distance
+from ddpm.figures.grid import to_picture
 
 SAMPLERS: dict[str, dict[str, str]] = {
     "ancestral, even": {},

@@ -24,9 +24,9 @@ from peers import Peer, diffusers_peer, lucidrains_peer
 from ddpm.config import Precision
 from ddpm.data.images import MemoryImages
 from ddpm.model import DataFacts, Ddpm
-from ddpm.training.loop import TrainingStep
 from ddpm.training.presets import get_preset
 from ddpm.training.state import TrainingState
+from ddpm.training.step import TrainingStep
 from ddpm.training.throughput import peak_flops, training_flops
 
 

@@ -7,7 +7,7 @@ import pytest
 from ddpm.config import Config, DataConfig, DiffusionConfig, NetworkConfig, TrainingConfig
 from ddpm.errors import DdpmError
 from ddpm.training import PRESETS, get_preset
-from system.tiny import tiny_config
+from helpers import tiny_config
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ddpm.errors import DdpmError
-from ddpm.model import resolve_precision
-from system.tiny import tiny_images, tiny_model
+from ddpm.runtime.device import resolve_precision
+from helpers import tiny_images, tiny_model
 
 
 @pytest.mark.parametrize("options", [{}, {"sampler": "ddim", "eta": 0.5, "steps": 7}])

@@ -9,12 +9,12 @@ The parts, from the ground up: `NoiseSchedule`, `GaussianDiffusion`, `UNet`, `tr
 """
 
 from ddpm.config import Config
-from ddpm.diffusion import GaussianDiffusion
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.losses import training_loss
+from ddpm.diffusion.schedule import NoiseSchedule, make_schedule, schedule_from_betas
 from ddpm.errors import DdpmError
-from ddpm.losses import training_loss
 from ddpm.model import Ddpm, load
-from ddpm.schedule import NoiseSchedule, make_schedule, schedule_from_betas
-from ddpm.unet import UNet
+from ddpm.networks.unet import UNet
 
 __version__ = "0.1.0"
 

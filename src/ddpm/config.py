@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from ddpm.diffusion import GaussianDiffusion, PredictionType, VarianceType
+from ddpm.diffusion.gaussian import GaussianDiffusion, PredictionType, VarianceType
+from ddpm.diffusion.losses import LossType
+from ddpm.diffusion.schedule import make_schedule
 from ddpm.errors import DdpmError, check
-from ddpm.losses import LossType
-from ddpm.schedule import make_schedule
-from ddpm.unet import UNet
+from ddpm.networks.unet import UNet
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -50,7 +50,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The U-Net (see `ddpm.unet.UNet`)."""
+    """The U-Net (see `ddpm.networks.unet.UNet`)."""
 
     ch: int = 128
     """Channels of the first level."""

@@ -11,19 +11,21 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ddpm import parallel
-from ddpm.analytic import ErrorTable, load_errors, measure_errors
-from ddpm.bound import Bound, evaluate_bound
-from ddpm.checkpoint import errors_path, load_newest, save_checkpoint
 from ddpm.config import Config, Precision
 from ddpm.data.images import Shape, from_unit_range
 from ddpm.data.open import open_data
-from ddpm.diffusion import Denoiser, GaussianDiffusion
+from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.errors import DdpmError, check
-from ddpm.randomness import Randomness
+from ddpm.likelihood.bound import Bound, evaluate_bound
+from ddpm.likelihood.denoising_error import ErrorTable, load_errors, measure_errors
+from ddpm.likelihood.trajectory import choose_timesteps
+from ddpm.networks.unet import UNet
+from ddpm.runs.checkpoint import save_checkpoint
+from ddpm.runs.folder import errors_path, load_newest
+from ddpm.runtime import parallel
+from ddpm.runtime.device import best_device, in_channels_last, resolve_precision
+from ddpm.runtime.randomness import Randomness
 from ddpm.sampling import Callback, get_sampler
-from ddpm.trajectory import choose_timesteps
-from ddpm.unet import UNet
 
 if TYPE_CHECKING:
     from ddpm.codec import Decompressed
@@ -284,25 +286,6 @@ class Ddpm:
             "facts": asdict(self.facts),
             "history": self.history,
         }
-
-
-def in_channels_last(network: UNet) -> UNet:
-    """Lay the weights out as the convolutions like them best."""
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """What `auto` stands for on this device: bf16 where the hardware multiplies it faster."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "fp32"
-
-
-def best_device() -> torch.device:
-    """A CUDA device if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def model_from_checkpoint(tensors: dict[str, Tensor], metadata: dict[str, Any], path: Path) -> Ddpm:

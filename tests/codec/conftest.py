@@ -6,7 +6,7 @@ from _pytest.monkeypatch import MonkeyPatch
 from ddpm.data.digits import digits
 from ddpm.model import load
 from ddpm.training import train
-from system.tiny import tiny_config
+from helpers import tiny_config
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from ddpm.codec import archive, compress, decompress
-from ddpm.codec.container import MAX_VALUES, Header, unpack
-from ddpm.codec.measure import measure_codec
-from ddpm.codec.progressive import Spent, Walk
+from ddpm.codec.header import MAX_VALUES, Header, unpack
+from ddpm.codec.transmission import Spent, Walk
 from ddpm.errors import DdpmError
+from ddpm.evaluation.codec import measure_codec
 from ddpm.model import load
-from system.tiny import tiny_model
+from helpers import tiny_model
 
 
 def all_equal(a, b):
@@ -108,7 +108,7 @@ def test_colour_images_through_a_colour_model(monkeypatch):
 
 def colours(n, seed):
     """Random colour images."""
-    from system.tiny import tiny_images
+    from helpers import tiny_images
 
     return tiny_images(n, channels=3, seed=seed)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm.checkpoint import checkpoint_path
 from ddpm.cli import main
 from ddpm.data.images import to_bytes
-from system.tiny import tiny_model
+from ddpm.runs.folder import checkpoint_path
+from helpers import tiny_model
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ddpm.metrics.comparison import compare_codec, psnr
+from ddpm.evaluation.codec_comparison import compare_codec, psnr
 
 
 @pytest.fixture(scope="module")

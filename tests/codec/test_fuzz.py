@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ddpm.codec import compress, decompress
-from ddpm.codec.container import Header, unpack
+from ddpm.codec.header import Header, unpack
 from ddpm.errors import DdpmError
 
 FILES = int(os.environ.get("DDPM_FUZZ", "600"))

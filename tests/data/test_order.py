@@ -3,7 +3,7 @@
 import torch
 
 from ddpm.data import DataOrder, training_batches
-from system.tiny import tiny_images
+from helpers import tiny_images
 
 
 def test_every_epoch_visits_every_image_once():

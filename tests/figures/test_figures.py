@@ -6,13 +6,15 @@ import torch
 from PIL import Image
 
 from ddpm.data import to_unit_range
+from ddpm.data.exact_files import save_png
 from ddpm.errors import DdpmError
+from ddpm.evaluation.neighbours import nearest_neighbours
 from ddpm.figures.curves import loss_curve
-from ddpm.figures.grid import image_grid, save_png, to_display
-from ddpm.figures.neighbours import nearest_neighbours, neighbours_figure
+from ddpm.figures.grid import image_grid, to_display
+from ddpm.figures.neighbours import neighbours_figure
 from ddpm.figures.progressive import ProgressiveRecorder, progressive_strip
 from ddpm.sampling import SampleState
-from system.tiny import tiny_model
+from helpers import tiny_model
 
 
 def grey(*values, side=2):

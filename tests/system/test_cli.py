@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from ddpm.checkpoint import checkpoint_path
 from ddpm.cli import main
 from ddpm.cli.reproduce import TABLE2
 from ddpm.data.digits import digits
-from ddpm.diffusion import GaussianDiffusion
-from ddpm.metrics import pixel_frechet_distance
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.schedule import make_schedule
+from ddpm.evaluation import pixel_frechet_distance
 from ddpm.model import Ddpm, load
-from ddpm.schedule import make_schedule
-from system.tiny import tiny_config, tiny_model
+from ddpm.runs.folder import checkpoint_path
+from helpers import tiny_config, tiny_model
 
 TINY = [
     *("--network.ch", "8", "--network.ch-mult", "1", "--network.norm-groups", "4"),

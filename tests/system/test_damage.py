@@ -12,15 +12,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ddpm.checkpoint import checkpoint_path, checkpoints, load_checkpoint, save_checkpoint
 from ddpm.cli import main
 from ddpm.config import DataConfig
 from ddpm.data import open_data
 from ddpm.data.folder import image_folder
 from ddpm.errors import DdpmError
 from ddpm.model import load
+from ddpm.runs.checkpoint import load_checkpoint, save_checkpoint
+from ddpm.runs.folder import checkpoint_path, checkpoints
 from ddpm.training import train
-from system.tiny import tiny_config, tiny_images, tiny_model
+from helpers import tiny_config, tiny_images, tiny_model
 
 TINY = [
     *("--network.ch", "8", "--network.ch-mult", "1", "--network.norm-groups", "4"),
@@ -93,7 +94,7 @@ def test_a_log_that_no_longer_fits_is_one_sentence(tmp_path, monkeypatch, capsys
     def full(self, step, **values):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ddpm.training.log.RunLog.write", full)
+    monkeypatch.setattr("ddpm.runs.log.RunLog.write", full)
     line = mistake(["train", "digits", *TINY, "--out", tmp_path / "run"], capsys)
     assert "No space left on device" in line
 

@@ -4,9 +4,10 @@ import subprocess
 
 import pytest
 
-from ddpm.checkpoint import checkpoint_path, checkpoints, load_checkpoint
 from ddpm.cli import main
-from ddpm.disk import free_bytes
+from ddpm.runs.checkpoint import load_checkpoint
+from ddpm.runs.folder import checkpoint_path, checkpoints
+from ddpm.runtime.atomic import free_bytes
 from ddpm.training import loop
 from system.test_damage import TINY, mistake
 

@@ -15,9 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm.checkpoint import checkpoint_path, checkpoints, load_checkpoint
-from ddpm.training.log import read_stats
-from system.tiny import tiny_images
+from ddpm.runs.checkpoint import load_checkpoint
+from ddpm.runs.folder import checkpoint_path, checkpoints
+from ddpm.runs.log import read_stats
+from helpers import tiny_images
 
 KILLS = int(os.environ.get("DDPM_KILLS", "2"))
 SAVE_EVERY = 5
@@ -193,7 +194,7 @@ import sys
 from pathlib import Path
 from ddpm.data.folder import image_folder
 from ddpm.training import train
-from system.tiny import tiny_config
+from helpers import tiny_config
 images = image_folder(Path(sys.argv[1]), 8, 1, memory_limit=0)
 result = train(tiny_config(steps=5000, log_every=1), images, Path(sys.argv[2]))
 print(result.stopped, result.step)

@@ -2,11 +2,11 @@
 
 import torch
 
-from ddpm.analytic import load_errors
-from ddpm.checkpoint import errors_path
 from ddpm.cli import main
+from ddpm.likelihood.denoising_error import load_errors
 from ddpm.model import load
 from ddpm.pretrained import pretrained
+from ddpm.runs.folder import errors_path
 
 
 def test_models_lists_each_with_its_training(capsys):

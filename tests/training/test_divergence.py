@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from ddpm.checkpoint import checkpoint_path, checkpoints
 from ddpm.config import TrainingConfig
 from ddpm.errors import Diverged
+from ddpm.runs.folder import checkpoint_path, checkpoints
+from ddpm.runs.log import read_stats
 from ddpm.training import train
 from ddpm.training.divergence import LossWatch
-from ddpm.training.log import read_stats
-from system.tiny import tiny_config, tiny_images, with_training
+from helpers import tiny_config, tiny_images, with_training
 from training.test_loop import at_step
 
 

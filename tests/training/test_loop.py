@@ -11,16 +11,17 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ddpm.checkpoint import checkpoint_path, checkpoints, load_checkpoint
 from ddpm.config import TrainingConfig
 from ddpm.data.folder import image_folder
 from ddpm.errors import DdpmError
-from ddpm.randomness import Randomness, derive_key
+from ddpm.runs.checkpoint import load_checkpoint
+from ddpm.runs.folder import checkpoint_path, checkpoints
+from ddpm.runs.log import RunLog, read_stats
+from ddpm.runtime.randomness import Randomness, derive_key
 from ddpm.training import loop, train
-from ddpm.training.log import RunLog, read_stats
-from ddpm.training.loop import learning_rate
 from ddpm.training.state import TrainingState
-from system.tiny import tiny_config, tiny_images, with_training
+from ddpm.training.step import learning_rate
+from helpers import tiny_config, tiny_images, with_training
 
 
 def tensors_of(result):

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm import parallel
-from ddpm.checkpoint import checkpoint_path, checkpoints, load_checkpoint
 from ddpm.cli import main
 from ddpm.errors import DdpmError
+from ddpm.runs.checkpoint import load_checkpoint
+from ddpm.runs.folder import checkpoint_path, checkpoints
+from ddpm.runs.log import read_stats
+from ddpm.runtime import parallel
 from ddpm.training import loop, train
-from ddpm.training.log import read_stats
-from system.tiny import tiny_config, tiny_images, with_training
+from helpers import tiny_config, tiny_images, with_training
 from training import together
 
 TINY = [

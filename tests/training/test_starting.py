@@ -6,14 +6,15 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from ddpm.checkpoint import checkpoints
 from ddpm.cli import main
 from ddpm.errors import DdpmError
 from ddpm.model import load
+from ddpm.runs.folder import checkpoints
 from ddpm.training import train
-from ddpm.training.loop import TrainingStep, prepare_run
+from ddpm.training.loop import prepare_run
 from ddpm.training.state import TrainingState
-from system.tiny import tiny_config, tiny_images, tiny_model, with_training
+from ddpm.training.step import TrainingStep
+from helpers import tiny_config, tiny_images, tiny_model, with_training
 
 
 def drawn_times(n=4000, **training):

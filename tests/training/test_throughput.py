@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from ddpm.networks.unet import Attention, UNet
 from ddpm.training.compiling import compiled
 from ddpm.training.presets import get_preset
 from ddpm.training.throughput import forward_flops, peak_flops, training_flops
-from ddpm.unet import Attention, UNet
 
 
 def by_hand(network, side):

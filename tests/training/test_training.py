@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.checkpoint import checkpoints, load_checkpoint
 from ddpm.config import NetworkConfig, TrainingConfig
 from ddpm.errors import DdpmError
-from ddpm.randomness import Randomness
+from ddpm.networks.unet import UNet
+from ddpm.runs.checkpoint import load_checkpoint
+from ddpm.runs.folder import checkpoints
+from ddpm.runs.log import read_stats
+from ddpm.runtime.randomness import Randomness
 from ddpm.training.ema import Ema
-from ddpm.training.log import read_stats
-from ddpm.training.loop import learning_rate, train
+from ddpm.training.loop import train
 from ddpm.training.presets import PRESETS, get_preset
-from ddpm.unet import UNet
-from system.tiny import tiny_config, tiny_images, with_training
+from ddpm.training.step import learning_rate
+from helpers import tiny_config, tiny_images, with_training
 
 
 def tensors_of(run):

@@ -13,15 +13,17 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from ddpm.checkpoint import checkpoint_path
 from ddpm.cli import main
+from ddpm.cli.progress import progress_bar
+from ddpm.cli.watch import sparkline
 from ddpm.errors import DdpmError
 from ddpm.figures.curves import run_curves
+from ddpm.runs.folder import checkpoint_path
+from ddpm.runs.log import read_stats
+from ddpm.runs.status import run_status
 from ddpm.training import train
-from ddpm.training.log import progress_bar, read_stats
-from ddpm.training.status import run_status, sparkline
+from helpers import tiny_config, tiny_images, with_training
 from system.test_damage import mistake
-from system.tiny import tiny_config, tiny_images, with_training
 
 
 @pytest.fixture

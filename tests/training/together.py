@@ -11,11 +11,12 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from ddpm import parallel
 from ddpm.errors import DdpmError
 from ddpm.model import DataFacts, load
-from ddpm.training import loop, placement, state, train
-from system.tiny import tiny_config, tiny_images, tiny_model, with_training
+from ddpm.networks import sharding
+from ddpm.runtime import parallel
+from ddpm.training import loop, state, train
+from helpers import tiny_config, tiny_images, tiny_model, with_training
 
 CONFIG = tiny_config(
     flip=True, batch_size=8, steps=50, log_every=1, save_every=25, sample_every=50
@@ -26,7 +27,7 @@ DROPOUT = tiny_config(dropout=0.3, channels=3, batch_size=8, steps=5, log_every=
 
 def work(folder):
     """Train, draw, measure and err; what came of it, by name, for this process."""
-    found = {"seen": [], "size": parallel.size(), "parts": placement.in_parts()}
+    found = {"seen": [], "size": parallel.size(), "parts": sharding.in_parts()}
     real = loop.TrainingStep.__call__
 
     def noting(self, images):
@@ -52,7 +53,7 @@ def work(folder):
 
 def parallel_errors(model):
     """The errors on images that need no file."""
-    from ddpm.analytic import measure_errors
+    from ddpm.likelihood.denoising_error import measure_errors
 
     return measure_errors(model.diffusion, model.denoiser, tiny_images(60).images, 17)
 

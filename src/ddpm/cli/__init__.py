@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ddpm: unknown command '{name}'; choose from {known}", file=sys.stderr)
         return 2
 
-    from ddpm import parallel
     from ddpm.errors import DdpmError, check
+    from ddpm.runtime import parallel
 
     try:
         check(

@@ -9,12 +9,12 @@ from typing import Annotated
 
 import tyro
 
-from ddpm.checkpoint import atomically
 from ddpm.cli.parse import parse, positional, say
-from ddpm.codec.files import read_images
+from ddpm.cli.progress import counting_bar, progress_bar
+from ddpm.data.exact_files import read_images
 from ddpm.errors import check
 from ddpm.model import load
-from ddpm.training.log import counting_bar, progress_bar
+from ddpm.runtime.atomic import atomically
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 import tyro
 
 from ddpm.cli.parse import parse, positional, say
-from ddpm.codec.container import unpack
-from ddpm.codec.files import write_images
+from ddpm.cli.progress import counting_bar, progress_bar
+from ddpm.codec.header import unpack
+from ddpm.data.exact_files import write_images
 from ddpm.errors import check
 from ddpm.model import load
-from ddpm.training.log import counting_bar, progress_bar
 
 
 @dataclass(frozen=True)

@@ -9,24 +9,27 @@ from pathlib import Path
 
 import torch
 
-from ddpm.bound import Bound
-from ddpm.checkpoint import checkpoints
 from ddpm.cli.parse import parse, say
+from ddpm.cli.progress import naming_bar, progress_bar
 from ddpm.data import MemoryImages
 from ddpm.data.digits import digits
+from ddpm.data.exact_files import save_png
 from ddpm.errors import check
+from ddpm.evaluation import DigitRecogniser, pixel_frechet_distance
+from ddpm.evaluation.codec_comparison import compare_codec
+from ddpm.evaluation.neighbours import nearest_neighbours
+from ddpm.evaluation.simple_codes import context_bpd, histogram_bpd, uniform_bpd
+from ddpm.figures.bound_plots import rate_distortion_plot, steps_plot
 from ddpm.figures.curves import loss_curve
-from ddpm.figures.grid import image_grid, save_png
-from ddpm.figures.likelihood import rate_distortion_plot, steps_plot
-from ddpm.figures.neighbours import nearest_neighbours, neighbours_figure
+from ddpm.figures.grid import image_grid
+from ddpm.figures.html_page import Report
+from ddpm.figures.neighbours import neighbours_figure
 from ddpm.figures.progressive import ProgressiveRecorder, progressive_strip
-from ddpm.metrics import DigitRecogniser, pixel_frechet_distance
-from ddpm.metrics.baselines import context_bpd, histogram_bpd, uniform_bpd
-from ddpm.metrics.comparison import compare_codec
+from ddpm.likelihood.bound import Bound
 from ddpm.model import Ddpm, load
-from ddpm.report import Report
+from ddpm.runs.folder import checkpoints
+from ddpm.runs.log import read_stats
 from ddpm.sampling import SampleState
-from ddpm.training.log import naming_bar, progress_bar, read_stats
 from ddpm.training.loop import train
 from ddpm.training.presets import get_preset
 

@@ -16,22 +16,22 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from ddpm import parallel
-from ddpm.bound import Bound
-from ddpm.checkpoint import atomically
 from ddpm.cli.parse import parse, positional, say
+from ddpm.cli.progress import naming_bar, progress_bar
 from ddpm.config import Precision
 from ddpm.data import open_data
+from ddpm.data.exact_files import save_png
 from ddpm.data.open import Split
 from ddpm.errors import check
-from ddpm.figures.grid import save_png
-from ddpm.figures.likelihood import rate_distortion_plot
-from ddpm.metrics import pixel_frechet_distance
-from ddpm.metrics.comparison import compare_codec
+from ddpm.evaluation import pixel_frechet_distance
+from ddpm.evaluation.codec_comparison import compare_codec
+from ddpm.figures.bound_plots import rate_distortion_plot
+from ddpm.likelihood.bound import Bound
+from ddpm.likelihood.trajectory import predicted_bpd
 from ddpm.model import Ddpm, load
+from ddpm.runtime import parallel
+from ddpm.runtime.atomic import atomically
 from ddpm.sampling import get_sampler
-from ddpm.training.log import naming_bar, progress_bar
-from ddpm.trajectory import predicted_bpd
 
 
 @dataclass(frozen=True)

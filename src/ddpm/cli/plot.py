@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddpm.cli.parse import parse, positional, say
+from ddpm.data.exact_files import save_png
 from ddpm.errors import check
 from ddpm.figures.curves import run_curves
-from ddpm.figures.grid import save_png
-from ddpm.training.log import STATS, read_stats
+from ddpm.runs.log import STATS, read_stats
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,17 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from ddpm.checkpoint import atomically, checkpoints
 from ddpm.cli.parse import parse, positional, say
+from ddpm.cli.progress import progress_bar
 from ddpm.data import MemoryImages
 from ddpm.data.digits import digits
-from ddpm.diffusion import PredictionType, VarianceType
+from ddpm.diffusion.gaussian import PredictionType, VarianceType
+from ddpm.diffusion.losses import LossType
 from ddpm.errors import Diverged, check
-from ddpm.losses import LossType
-from ddpm.metrics import DigitRecogniser, pixel_frechet_distance
+from ddpm.evaluation import DigitRecogniser, pixel_frechet_distance
 from ddpm.model import Ddpm, load
-from ddpm.training.log import progress_bar
+from ddpm.runs.folder import checkpoints
+from ddpm.runtime.atomic import atomically
 from ddpm.training.loop import train
 from ddpm.training.presets import get_preset
 

@@ -12,16 +12,17 @@ import tyro
 from PIL import Image
 from torch import Tensor
 
-from ddpm import parallel
-from ddpm.checkpoint import atomically, check_writable
 from ddpm.cli.parse import parse, positional, say
+from ddpm.cli.progress import progress_bar
 from ddpm.config import Precision
+from ddpm.data.exact_files import save_png
 from ddpm.errors import check
-from ddpm.figures.grid import image_grid, save_png, to_display
+from ddpm.figures.grid import image_grid, to_display
 from ddpm.figures.progressive import ProgressiveRecorder, progressive_strip
 from ddpm.model import load
+from ddpm.runtime import parallel
+from ddpm.runtime.atomic import atomically, check_writable
 from ddpm.sampling import SampleState, get_sampler
-from ddpm.training.log import progress_bar
 
 
 @dataclass(frozen=True)

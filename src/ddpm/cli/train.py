@@ -11,11 +11,11 @@ from typing import Annotated
 
 import tyro
 
-from ddpm import parallel
 from ddpm.cli.parse import parse, positional, say
 from ddpm.config import Config, DataConfig
 from ddpm.data import ImageSource, open_data
 from ddpm.errors import DdpmError
+from ddpm.runtime import parallel
 from ddpm.training.presets import PRESETS, get_preset
 
 

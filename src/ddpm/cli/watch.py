@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
@@ -15,7 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from ddpm.cli.parse import parse, positional
-from ddpm.training.status import RunStatus, run_status, sparkline
+from ddpm.runs.status import RunStatus, run_status
 
 EVERY = 2.0  # seconds between two looks
 
@@ -78,3 +79,18 @@ def _clock(seconds: float) -> str:
 def _ago(seconds: float | None) -> str:
     """The age of a file."""
     return "not yet" if seconds is None else f"{_clock(seconds)} ago"
+
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float], width: int = 60) -> str:
+    """Bars of the values' logarithms, in at most `width` characters; what is not positive is left
+    out."""
+    positive = np.array([value for value in values if value > 0 and np.isfinite(value)])
+    if len(positive) == 0:
+        return ""
+    means = [part.mean() for part in np.array_split(np.log(positive), min(width, len(positive)))]
+    low, high = min(means), max(means)
+    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BARS[round((mean - low) * scale)] for mean in means)

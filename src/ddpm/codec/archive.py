@@ -13,9 +13,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ddpm.codec.container import MAX_THREADS, MAX_VALUES, Header, unpack
-from ddpm.codec.progressive import Spent, Walk, receive, send
+from ddpm.codec.header import MAX_THREADS, MAX_VALUES, Header, unpack
 from ddpm.codec.tiles import cut, grid, join, masks
+from ddpm.codec.transmission import Spent, Walk, receive, send
 from ddpm.errors import check
 from ddpm.model import Ddpm
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,7 @@ from matplotlib.ticker import LogLocator
 from PIL import Image
 
 from ddpm.errors import check
-
-
-def to_picture(figure: Figure) -> Image.Image:
-    """Render a matplotlib figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return Image.open(buffer).convert("RGB")
+from ddpm.figures.grid import to_picture
 
 
 def loss_curve(stats: list[dict[str, Any]]) -> Image.Image:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from ddpm.checkpoint import atomically
 from ddpm.data.images import to_bytes
 
 GAP = 1  # pixels of the original images between two of them
@@ -50,6 +50,8 @@ def image_grid(
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
-def save_png(picture: Image.Image, path: Path) -> None:
-    """Write a PNG, atomically."""
-    atomically(path, lambda partial: picture.save(partial, format="PNG"))
+def to_picture(figure: Figure) -> Image.Image:
+    """Render a matplotlib figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return Image.open(buffer).convert("RGB")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ddpm.diffusion import Denoiser, GaussianDiffusion
+from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.sampling.base import Callback, NoiseSource, predict, reverse_indices
 
 

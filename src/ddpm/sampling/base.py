@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm.diffusion import Denoiser, GaussianDiffusion, PMeanVariance
+from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion, PMeanVariance
 from ddpm.errors import check
 
 

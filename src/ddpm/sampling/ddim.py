@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from ddpm.diffusion import Denoiser, GaussianDiffusion
+from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.errors import check
 from ddpm.sampling.base import Callback, NoiseSource, predict, reverse_indices
 

@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from ddpm.unet import UNet
+from ddpm.networks.unet import UNet
 
 
 class Ema:

@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import json
-import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor
 
-from ddpm import parallel
-from ddpm.bound import stratified_bound
-from ddpm.checkpoint import atomically, checkpoint_path, checkpoints
-from ddpm.config import Config, TrainingConfig
-from ddpm.data import DataOrder, ImageSource, MemoryImages, to_unit_range, training_batches
+from ddpm.cli.progress import progress_bar
+from ddpm.config import Config
+from ddpm.data import DataOrder, ImageSource, MemoryImages, training_batches
+from ddpm.data.exact_files import save_png
 from ddpm.errors import DdpmError, Diverged, check
-from ddpm.figures.grid import image_grid, save_png
-from ddpm.losses import training_loss
-from ddpm.model import DataFacts, best_device, load, resolve_precision
-from ddpm.randomness import Randomness, derive_key
-from ddpm.times import BoundTimes
-from ddpm.training.compiling import compiled
+from ddpm.figures.grid import image_grid
+from ddpm.likelihood.bound import stratified_bound
+from ddpm.model import DataFacts, load
+from ddpm.runs.folder import checkpoint_path, checkpoints, prepare_folder, set_aside, way_back
+from ddpm.runs.log import RunLog, read_stats
+from ddpm.runtime import parallel
+from ddpm.runtime.atomic import atomically
+from ddpm.runtime.device import best_device
 from ddpm.training.divergence import LossWatch
-from ddpm.training.keeping import prepare_folder, saved_on_errors, set_aside, way_back
-from ddpm.training.log import RunLog, progress_bar, read_stats
-from ddpm.training.placement import averaging, gradients_wait
+from ddpm.training.signals import catch_signals
 from ddpm.training.state import TrainingState
+from ddpm.training.step import TrainingStep, learning_rate
 from ddpm.training.throughput import Throughput
-from ddpm.training.wandb import open_wandb
+from ddpm.training.wandb_curves import open_wandb
 
 STOPS = (None, "max_minutes", "SIGINT", "SIGTERM")  # why a run may end early
 
@@ -56,115 +51,6 @@ class TrainingResult:
     checkpoint: Path
     seconds: float
     stopped: str | None
-
-
-def learning_rate(training: TrainingConfig, step: int) -> float:
-    """The rate of step `step` (from 0): linear warm-up, then constant or half a cosine."""
-    rate = training.lr * min((step + 1) / max(training.warmup, 1), 1.0)
-    if training.lr_decay == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * step / training.steps))
-    return rate
-
-
-@contextmanager
-def catch_signals() -> Iterator[list[str]]:
-    """Collect SIGINT and SIGTERM in a list instead of dying; a second one dies as usual.
-
-    One of several processes only counts them: a launcher passes on the signals that its processes
-    have received already.
-    """
-    caught: list[str] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        caught.append(signal.Signals(number).name)
-        if parallel.size() == 1:
-            signal.signal(number, signal.default_int_handler)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class TrainingStep:
-    """One optimiser step on a uint8 batch, as a function of (state, images, step number)."""
-
-    def __init__(self, state: TrainingState) -> None:
-        training = state.config.training
-        self.state, self.training = state, training
-        self.diffusion = state.config.diffusion.build()
-        state.network.activation_checkpointing = training.activation_checkpointing
-        self.network = averaging(state.network)
-        self.forward = compiled(self.network) if training.compile else self.network
-        self.bf16 = resolve_precision(training.precision, state.device) == "bf16"
-        mine = parallel.share(training.batch_size)
-        self.share = slice(mine.start, mine.stop)
-        self.flip = Randomness(training.seed, "flip")
-        self.time = Randomness(training.seed, "timestep")
-        self.bound_times = BoundTimes(self.diffusion.schedule, state.device)
-        self.noise = Randomness(training.seed, "noise")
-
-    def times(self, slots: Tensor) -> Tensor:
-        """The timestep of every image."""
-        step, total = self.state.step, self.diffusion.num_timesteps
-        if self.training.time_sampling == "uniform":
-            return self.time.integers(slots, total, step)
-        return self.bound_times.at(self.time.uniform(slots, step))
-
-    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        """The network in the chosen precision; float32 out."""
-        x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-            output = self.forward(x, t)
-        return output.float()
-
-    def loss(self, images: Tensor, first: int) -> Tensor:
-        """The mean loss of some images of the batch, `first` being the place of the first one.
-
-        Noise depends on each image's place in the whole batch, dropout on `first`.
-        """
-        state, training, facts = self.state, self.training, self.state.facts
-        step = state.step
-        if state.config.network.dropout > 0:
-            torch.manual_seed(derive_key(training.seed, "dropout", step, first))
-        slots = torch.arange(first, first + len(images), device=state.device)
-        x = to_unit_range(images, facts.grey_levels)
-        if state.config.data.flip:
-            mirrored = self.flip.integers(slots, 2, step).bool()
-            x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
-        t = self.times(slots)
-        noise = self.noise.normal(slots, facts.shape, step)
-        return training_loss(
-            self.diffusion, self.denoise, x, t, noise, training.loss, facts.grey_levels
-        ).mean()
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Take the step; returns the loss without waiting for it."""
-        state, training = self.state, self.training
-        images = images.to(state.device, non_blocking=True)
-        state.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=state.device)
-        parts = training.accumulate
-        first = self.share.start
-        for i, part in enumerate(images.chunk(parts), start=1):
-            with gradients_wait(self.network, i < parts):
-                loss = self.loss(part, first) / parts
-                loss.backward()
-            total += loss.detach()
-            first += len(part)
-
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(training, state.step)
-        torch.nn.utils.clip_grad_norm_(state.network.parameters(), training.grad_clip)
-        state.optimizer.step()
-        state.ema.update(state.network)
-        state.step += 1
-        return total
 
 
 def prepare_run(config: Config, source: ImageSource, run: Path, resume: bool) -> TrainingState:
@@ -315,3 +201,15 @@ def estimate_bpd(state: TrainingState, held_out: ImageSource, n: int = 64) -> fl
         model.diffusion, model.denoiser, images, model.facts.grey_levels, draws=draws
     )
     return float(bound.mean())
+
+
+def saved_on_errors(batches: Iterable[Tensor], save: Callable[[], None]) -> Iterator[Tensor]:
+    """The batches; if one cannot be had, what was learned so far is saved before the error goes on.
+
+    A picture that broke on step 4,999 must not cost 4,999 steps.
+    """
+    try:
+        yield from batches
+    except Exception:
+        save()
+        raise

@@ -9,21 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm import parallel
-from ddpm.checkpoint import (
-    checkpoint_path,
-    load_newest,
-    rotate,
-    save_checkpoint,
-)
 from ddpm.config import Config
 from ddpm.errors import DdpmError, check
-from ddpm.model import DataFacts, Ddpm, in_channels_last
-from ddpm.randomness import derive_key
+from ddpm.model import DataFacts, Ddpm
+from ddpm.networks.sharding import in_parts, place, placed_like, whole
+from ddpm.networks.unet import UNet
+from ddpm.runs.checkpoint import save_checkpoint
+from ddpm.runs.folder import checkpoint_path, load_newest, rotate
+from ddpm.runtime import parallel
+from ddpm.runtime.device import in_channels_last
+from ddpm.runtime.randomness import derive_key
 from ddpm.training.ema import Ema
-from ddpm.training.placement import in_parts, place, placed_like, whole
-from ddpm.training.resume import check_same_run
-from ddpm.unet import UNet
+from ddpm.training.resume_rules import check_same_run
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

@@ -11,11 +11,11 @@ import copy
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm import parallel
 from ddpm.data.images import Shape
-from ddpm.model import resolve_precision
+from ddpm.networks.unet import UNet
+from ddpm.runtime import parallel
+from ddpm.runtime.device import resolve_precision
 from ddpm.training.state import TrainingState
-from ddpm.unet import UNet
 
 PEAKS = {  # by a part of the device's name: dense bf16 FLOP/s, from the makers' data sheets
     "H100 PCIe": 756e12,

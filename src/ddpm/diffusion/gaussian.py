@@ -1,0 +1,284 @@
+"""q(.) and p(.): forward marginals, the posterior, and the learned reverse step (Eq. 4-12).
+
+Pure functions of tensors. A *denoiser* is any callable (x_t, timesteps) -> model output; nothing
+here knows what it is made of. Images are float in [-1, 1], [b, c, h, w]; t is a long vector [b].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.errors import DdpmError, check
+
+PredictionType = Literal["epsilon", "sample", "previous_mean", "v_prediction"]
+VarianceType = Literal["fixed_small", "fixed_large", "learned", "learned_range", "analytic"]
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+Images = Float[Tensor, "b *dims"]
+Times = Int[Tensor, " b"]
+
+
+class PMeanVariance(NamedTuple):
+    """The reverse step p(x_{t-1} | x_t) = N(mean, variance I), and the x_0 it aims at."""
+
+    mean: Tensor
+    variance: Tensor
+    log_variance: Tensor
+    pred_xstart: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianDiffusion:
+    """A forward process, and how a network's output is read as its reverse.
+
+    Args:
+        schedule: the forward process.
+        prediction_type: what the network's output means: the noise (epsilon, Eq. 11), x_0
+            (sample), the posterior mean mu~ (previous_mean, Eq. 8), or sqrt(abar) eps -
+            sqrt(1-abar) x_0 (v_prediction, Salimans & Ho 2022).
+        variance_type: the reverse variance: beta~_t (fixed_small), beta_t (fixed_large), a
+            log-variance in the second half of the output channels (learned), or an interpolation
+            between the two in log space (learned_range, Nichol & Dhariwal 2021, Eq. 15), or the
+            optimum for the network's measured errors (analytic, Bao et al. 2022).
+        clip_sample: clip the predicted x_0 to [-1, 1] before the posterior mean is formed.
+        xstart_mse: for analytic only: the mean squared error of the predicted x_0 at each time of
+            the *whole* chain, [T] or one for every pixel and channel, [T, c, h, w]. It is indexed
+            by `schedule.timesteps`, so it serves every respaced chain too.
+    """
+
+    schedule: NoiseSchedule
+    prediction_type: PredictionType = "epsilon"
+    variance_type: VarianceType = "fixed_large"
+    clip_sample: bool = True
+    xstart_mse: NDArray[np.float64] | None = None
+    _cache: dict[tuple[str, torch.device, torch.dtype], Tensor] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        for value, options, what in (
+            (self.prediction_type, get_args(PredictionType), "prediction_type"),
+            (self.variance_type, get_args(VarianceType), "variance_type"),
+        ):
+            if value not in options:
+                raise DdpmError(f"unknown {what} '{value}'; choose from {', '.join(options)}")
+        check(
+            self.variance_type != "analytic" or self.xstart_mse is not None,
+            "variance_type 'analytic' needs the network's measured errors; see ddpm.likelihood",
+        )
+        check(
+            bool(self.schedule.alphas_cumprod[-1] > 0)
+            or self.prediction_type in ("sample", "v_prediction"),
+            f"this schedule ends in pure noise, from which '{self.prediction_type}' cannot recover "
+            "x_0; use prediction_type sample or v_prediction",
+        )
+
+    @property
+    def num_timesteps(self) -> int:
+        """T, the number of steps of the chain."""
+        return len(self.schedule)
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether the network's output has twice the image's channels."""
+        return self.variance_type in ("learned", "learned_range")
+
+    def respace(self, timesteps: object) -> GaussianDiffusion:
+        """The same model on the shorter chain through `timesteps` (see `NoiseSchedule.respace`)."""
+        return GaussianDiffusion(
+            self.schedule.respace(timesteps),  # type: ignore[arg-type]
+            self.prediction_type,
+            self.variance_type,
+            self.clip_sample,
+            self.xstart_mse,
+        )
+
+    def with_variance(
+        self, variance_type: VarianceType, xstart_mse: NDArray[np.float64] | None = None
+    ) -> GaussianDiffusion:
+        """The same model with another reverse variance; no retraining for the fixed ones."""
+        return GaussianDiffusion(
+            self.schedule, self.prediction_type, variance_type, self.clip_sample, xstart_mse
+        )
+
+    def coefficient(self, name: str, t: Times, like: Tensor) -> Tensor:
+        """The schedule's constant `name` at times t, shaped to broadcast against `like`.
+
+        Constants are computed in float64 and cast to the images' type only here.
+        """
+        key = (name, t.device, like.dtype)
+        if key not in self._cache:
+            table = torch.from_numpy(getattr(self.schedule, name).copy())
+            self._cache[key] = table.to(dtype=like.dtype).to(device=t.device)
+        return self._cache[key][t].reshape(-1, *[1] * (like.ndim - 1))
+
+    def _combine(self, a: str, x: Tensor, b: str, y: Tensor, t: Times) -> Tensor:
+        """a_t x + b_t y for two constants of the schedule."""
+        return self.coefficient(a, t, x) * x + self.coefficient(b, t, y) * y
+
+    # -- the forward process ---------------------------------------------------------------------
+
+    def q_mean_variance(self, x_start: Images, t: Times) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, variance and log-variance of q(x_t | x_0) (Eq. 4); the last two broadcast."""
+        mean = self.coefficient("sqrt_alphas_cumprod", t, x_start) * x_start
+        log_variance = self.coefficient("log_one_minus_alphas_cumprod", t, x_start)
+        variance = self.coefficient("sqrt_one_minus_alphas_cumprod", t, x_start) ** 2
+        return mean, variance, log_variance
+
+    def q_sample(self, x_start: Images, t: Times, noise: Images) -> Images:
+        """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (Eq. 4)."""
+        return self._combine(
+            "sqrt_alphas_cumprod", x_start, "sqrt_one_minus_alphas_cumprod", noise, t
+        )
+
+    def q_posterior_mean_variance(
+        self, x_start: Images, x_t: Images, t: Times
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, variance and clipped log-variance of q(x_{t-1} | x_t, x_0) (Eq. 6-7).
+
+        The log-variance at t = 0, where the variance is 0, is that of t = 1.
+        """
+        mean = self._combine("posterior_mean_coef1", x_start, "posterior_mean_coef2", x_t, t)
+        variance = self.coefficient("posterior_variance", t, x_t)
+        log_variance = self.coefficient("posterior_log_variance_clipped", t, x_t)
+        return mean, variance, log_variance
+
+    # -- what a network's output means -----------------------------------------------------------
+
+    def xstart_from_epsilon(self, epsilon: Images, x_t: Images, t: Times) -> Images:
+        """x^_0 = (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t) (Eq. 15)."""
+        return (
+            self.coefficient("sqrt_recip_alphas_cumprod", t, x_t) * x_t
+            - self.coefficient("sqrt_recipm1_alphas_cumprod", t, x_t) * epsilon
+        )
+
+    def epsilon_from_xstart(self, x_start: Images, x_t: Images, t: Times) -> Images:
+        """The noise that leads from x_0 to x_t: Eq. 4 solved for eps."""
+        scaled = self.coefficient("sqrt_alphas_cumprod", t, x_t) * x_start
+        return (x_t - scaled) / self.coefficient("sqrt_one_minus_alphas_cumprod", t, x_t)
+
+    def to_xstart(self, output: Images, x_t: Images, t: Times) -> Images:
+        """The x_0 that a network output of this `prediction_type` stands for."""
+        if self.prediction_type == "epsilon":
+            return self.xstart_from_epsilon(output, x_t, t)
+        if self.prediction_type == "sample":
+            return output
+        if self.prediction_type == "v_prediction":
+            return (
+                self.coefficient("sqrt_alphas_cumprod", t, x_t) * x_t
+                - self.coefficient("sqrt_one_minus_alphas_cumprod", t, x_t) * output
+            )
+        rest = output - self.coefficient("posterior_mean_coef2", t, x_t) * x_t
+        return rest / self.coefficient("posterior_mean_coef1", t, x_t)
+
+    def from_xstart(self, x_start: Images, x_t: Images, t: Times) -> Images:
+        """The inverse of `to_xstart`, and so also the target a network is trained on."""
+        if self.prediction_type == "epsilon":
+            return self.epsilon_from_xstart(x_start, x_t, t)
+        if self.prediction_type == "sample":
+            return x_start
+        if self.prediction_type == "v_prediction":
+            noise = self.epsilon_from_xstart(x_start, x_t, t)
+            return (
+                self.coefficient("sqrt_alphas_cumprod", t, x_t) * noise
+                - self.coefficient("sqrt_one_minus_alphas_cumprod", t, x_t) * x_start
+            )
+        return self.q_posterior_mean_variance(x_start, x_t, t)[0]
+
+    def convert(self, output: Images, x_t: Images, t: Times, to: PredictionType) -> Images:
+        """A network output of this `prediction_type`, said in the terms of another."""
+        target = GaussianDiffusion(self.schedule, to)
+        return target.from_xstart(self.to_xstart(output, x_t, t), x_t, t)
+
+    # -- the reverse process ---------------------------------------------------------------------
+
+    def model_output(self, denoiser: Denoiser, x_t: Images, t: Times) -> Tensor:
+        """Call the network at the times it was trained on and check the shape of its answer."""
+        table = self._cache.setdefault(
+            ("timesteps", t.device, torch.long),
+            torch.from_numpy(self.schedule.timesteps.copy()).to(t.device),
+        )
+        output = denoiser(x_t, table[t])
+        channels = x_t.shape[1] * (2 if self.learns_variance else 1)
+        expected = (x_t.shape[0], channels, *x_t.shape[2:])
+        check(
+            tuple(output.shape) == expected,
+            f"the network returned {tuple(output.shape)} where variance_type "
+            f"'{self.variance_type}' needs {expected}",
+        )
+        return output.to(x_t.dtype)
+
+    def log_variance(self, variance_output: Tensor | None, x_t: Tensor, t: Times) -> Tensor:
+        """log of the reverse variance, shaped like x_t.
+
+        Args:
+            variance_output: second half of the output channels, None for the fixed variances.
+        """
+        if self.variance_type == "fixed_small":
+            value = self.coefficient("posterior_log_variance_clipped", t, x_t)
+        elif self.variance_type == "fixed_large":
+            value = self.coefficient("fixed_large_variance", t, x_t).log()
+        elif self.variance_type == "analytic":
+            value = self.analytic_variance(t, x_t).log()
+        elif variance_output is None:
+            raise DdpmError("a learned variance needs the second half of the network's output")
+        elif self.variance_type == "learned":
+            value = variance_output
+        else:  # Nichol & Dhariwal 2021, Eq. 15; the output spans [-1, 1]
+            low = self.coefficient("posterior_log_variance_clipped", t, x_t)
+            high = self.coefficient("betas", t, x_t).log()
+            value = low + (variance_output + 1) / 2 * (high - low)
+        return value.expand(x_t.shape)
+
+    def analytic_variance(self, t: Times, x_t: Tensor) -> Tensor:
+        """sigma^2 = beta~ + coef1^2 E|x_0 - x^_0|^2, the best there is (Bao et al. 2022, Thm. 1).
+
+        At the last step, where beta~ is 0 and coef1 is 1, this is the error itself.
+        """
+        key = ("xstart_mse", t.device, x_t.dtype)
+        if key not in self._cache:
+            assert self.xstart_mse is not None
+            table = torch.from_numpy(self.xstart_mse[self.schedule.timesteps])
+            self._cache[key] = table.to(x_t.dtype).to(t.device)
+        mse = self._cache[key][t]
+        mse = mse.reshape(*mse.shape, *[1] * (x_t.ndim - mse.ndim))
+        coef1 = self.coefficient("posterior_mean_coef1", t, x_t)
+        return self.coefficient("posterior_variance", t, x_t) + coef1**2 * mse
+
+    def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The network's output as (prediction, variance output or None)."""
+        if not self.learns_variance:
+            return output, None
+        prediction, variance_output = output.chunk(2, dim=1)
+        return prediction, variance_output
+
+    def p_mean_variance_from_output(
+        self, output: Tensor, x_t: Images, t: Times, clip_sample: bool | None = None
+    ) -> PMeanVariance:
+        """The reverse step that a network's output stands for (Eq. 11 by way of Eq. 15).
+
+        `clip_sample` overrides the model's own setting; training on the bound turns it off.
+        """
+        prediction, variance_output = self.split(output)
+        log_variance = self.log_variance(variance_output, x_t, t)
+        pred_xstart = self.to_xstart(prediction, x_t, t)
+        clip = self.clip_sample if clip_sample is None else clip_sample
+        if clip:  # before the mean is formed, never after
+            pred_xstart = pred_xstart.clamp(-1, 1)
+        if self.prediction_type == "previous_mean":
+            mean = prediction
+        else:
+            mean = self.q_posterior_mean_variance(pred_xstart, x_t, t)[0]
+        return PMeanVariance(mean, log_variance.exp(), log_variance, pred_xstart)
+
+    def p_mean_variance(self, denoiser: Denoiser, x_t: Images, t: Times) -> PMeanVariance:
+        """The reverse step p(x_{t-1} | x_t) under `denoiser` (Eq. 11)."""
+        return self.p_mean_variance_from_output(self.model_output(denoiser, x_t, t), x_t, t)

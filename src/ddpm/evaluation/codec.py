@@ -1,0 +1,156 @@
+"""How good the codec is: sizes, where the bits go, prefixes, speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from ddpm.codec.archive import compress, decompress
+from ddpm.codec.header import unpack
+from ddpm.codec.transmission import Spent
+from ddpm.errors import check
+from ddpm.model import Ddpm
+
+FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+SINGLE = 32  # images that are also compressed one by one
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What the first bytes of a file decode to.
+
+    Args:
+        bytes: how many.
+        steps: that they reached.
+        mse: mean squared error on 0..255.
+        images: what was decoded.
+    """
+
+    bytes: int
+    steps: int
+    mse: float
+    images: list[UInt8[Tensor, "c _h _w"]]
+
+
+@dataclass(frozen=True)
+class CodecFigures:
+    """Of one archive of images, and of some of them one by one.
+
+    Args:
+        values: pixels times channels in all.
+        steps: K.
+        archive, header: bytes.
+        spent: where the bits of the archive went.
+        single: bytes of each of the first images as a file of its own.
+        encode, decode: seconds for the archive; to encode includes the check that it decodes.
+        network: of the seconds to decode, those in the network.
+        encode_network: of the seconds to encode, those in the network.
+        prefixes: of the archive, the last one exact.
+    """
+
+    values: int
+    steps: int
+    archive: int
+    header: int
+    spent: Spent
+    single: list[int]
+    encode: float
+    encode_network: float
+    decode: float
+    network: float
+    prefixes: list[Prefix]
+
+    def split(self) -> dict[str, float]:
+        """bits/dim of each part of the archive; `rounding` is what fills the last bytes."""
+        bits = {
+            "channel simulation": sum(self.spent.path),
+            "side information": sum(self.spent.side),
+            "exact pixels": self.spent.pixels,
+            "header": 8 * self.header,
+        }
+        bits["rounding"] = 8 * self.archive - sum(bits.values())
+        return {name: count / self.values for name, count in bits.items()}
+
+
+@contextmanager
+def stopwatch(network: torch.nn.Module) -> Iterator[list[float]]:
+    """Collects the seconds of every call of a network."""
+    calls: list[float] = []
+
+    def now() -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    before = network.register_forward_pre_hook(lambda *_: calls.append(-now()))
+    after = network.register_forward_hook(lambda *_: calls.append(calls.pop() + now()))
+    try:
+        yield calls
+    finally:
+        before.remove()
+        after.remove()
+
+
+def measure_codec(
+    model: Ddpm,
+    images: UInt8[Tensor, "n c h w"],
+    *,
+    steps: int | None = None,
+    fractions: Sequence[float] = FRACTIONS,
+    single: int = SINGLE,
+    callback: Callable[[str], None] | None = None,
+) -> CodecFigures:
+    """Compress, decompress, compare.
+
+    Args:
+        steps: K; chosen by the amount of data by default.
+        fractions: of the archive that are decoded, in order; the last must be 1.
+        single: how many images are also compressed one by one.
+        callback: told what begins.
+
+    Raises:
+        DdpmError: the archive does not give the images back.
+    """
+    note = callback or (lambda text: None)
+    model.errors()
+    note("encoding")
+    spent = Spent()
+    with stopwatch(model.network) as encoding:
+        begun = time.perf_counter()
+        data = compress(model, list(images), steps=steps, spent=spent)
+        encode = time.perf_counter() - begun
+    header, payload = unpack(data)
+    levels = 255 / (model.facts.grey_levels - 1)
+    prefixes: list[Prefix] = []
+    for fraction in fractions:
+        note(f"decoding {fraction:.0%}")
+        size = max(round(fraction * len(data)), len(data) - len(payload))
+        with stopwatch(model.network) as decoding:
+            begun = time.perf_counter()
+            result = decompress(model, data[:size])
+            decode = time.perf_counter() - begun
+        decoded = torch.stack(result.images)
+        error = (decoded.double() - images.double()) * levels
+        prefixes.append(Prefix(size, result.steps, float(error.square().mean()), result.images))
+    check(result.exact and torch.equal(decoded, images), "the archive did not decode exactly")
+    note("single files")
+    sizes = [len(compress(model, [image])) for image in images[:single]]
+    return CodecFigures(
+        values=images.numel(),
+        steps=header.steps,
+        archive=len(data),
+        header=len(data) - len(payload),
+        spent=spent,
+        single=sizes,
+        encode=encode,
+        encode_network=sum(encoding),
+        decode=decode,
+        network=sum(decoding),
+        prefixes=prefixes,
+    )

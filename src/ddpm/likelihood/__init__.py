@@ -1,0 +1,1 @@
+"""What is measured of a model: its bound, its denoising error, and the timesteps chosen by them."""

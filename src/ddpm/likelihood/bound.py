@@ -1,0 +1,169 @@
+"""bits/dim: the whole variational bound over a set of images, term by term (Eq. 5), and what the
+paper reads off it: the rate-distortion curve of progressive coding (Figure 5, Table 4).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ddpm.data.images import to_unit_range
+from ddpm.diffusion.bound_terms import mean_over_dims, prior_bpd, vb_term
+from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
+from ddpm.diffusion.importance import BoundTimes
+from ddpm.errors import check
+from ddpm.runtime import parallel
+from ddpm.runtime.randomness import Randomness
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The bound of n images under a chain of K steps, in bits per dimension.
+
+    Args:
+        terms: [n, K]; terms[:, 0] is L_0, terms[:, i] the KL of the step from time i to i-1.
+        prior: [n], L_T.
+        xstart_mse: [n, K], squared error of the predicted x_0, images in [-1, 1].
+        eps_mse: [n, K], squared error of the predicted noise.
+        timesteps: [K], the times of the whole chain that were visited.
+        grey_levels: values a pixel can take.
+    """
+
+    terms: Array
+    prior: Array
+    xstart_mse: Array
+    eps_mse: Array
+    timesteps: NDArray[np.int64]
+    grey_levels: int
+
+    @property
+    def total(self) -> Array:
+        """[n], bits/dim of each image."""
+        return self.prior + self.terms.sum(axis=1)
+
+    @property
+    def mean(self) -> float:
+        """bits/dim of the set."""
+        return float(self.total.mean())
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean, over images."""
+        n = len(self.total)
+        return float(self.total.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+
+    def rate_distortion(self) -> dict[str, Array]:
+        """Figure 5: what a receiver has paid and sees after each reverse step, [K+1] each.
+
+        Entry j is the state before network call j+1: rate is the sum of all terms received so far
+        (bits/dim), rmse and psnr compare the x_0 predicted then with the image on the scale of
+        0..255. The last entry is the lossless end: all terms paid, nothing left to see.
+        """
+        received = self.prior.mean() + np.append(0.0, np.cumsum(self.terms.mean(0)[::-1]))
+        mse = np.append(self.xstart_mse.mean(axis=0)[::-1], 0.0)
+        rmse = 127.5 * np.sqrt(mse)
+        with np.errstate(divide="ignore"):
+            psnr = 20 * np.log10(255.0 / rmse)
+        step = np.append(self.timesteps[::-1] + 1.0, 0.0)
+        return {"reverse_step": step.max() - step, "rate": received, "rmse": rmse, "psnr": psnr}
+
+
+def evaluate_bound(
+    diffusion: GaussianDiffusion,
+    denoiser: Denoiser,
+    images: UInt8[Tensor, "n c h w"],
+    grey_levels: int,
+    *,
+    seed: int = 0,
+    batch_size: int = 256,
+    callback: Callable[[int], None] | None = None,
+) -> Bound:
+    """Every term of Eq. 5 for every image, each with one x_t ~ q(x_t | x_0) of its own.
+
+    Args:
+        diffusion: the model; respaced, it gives the bound of the K-step model.
+        images: grey levels 0..grey_levels-1; no image is dropped, no noise is added.
+        seed: decides the x_t. The noise depends on (seed, image, t), not on the batch size.
+        batch_size: images in one network call; of several processes each takes some of the calls.
+        callback: called with the number of (image, step) pairs just done, here or elsewhere.
+    """
+    n, steps = len(images), diffusion.num_timesteps
+    check(n > 0, "there are no images to evaluate")
+    source = Randomness(seed, "bound")
+    terms, xstart_mse, eps_mse = (torch.zeros(n, steps, dtype=torch.float64) for _ in range(3))
+    prior = torch.zeros(n, dtype=torch.float64)
+    calls = itertools.count()  # dealt out to the processes one by one
+    with torch.inference_mode():
+        for index in torch.arange(n).chunk(-(-n // batch_size)):
+            index = index.to(images.device)
+            x_start = to_unit_range(images[index], grey_levels)
+            rows = index.cpu()
+            prior[rows] = prior_bpd(diffusion, x_start).double().cpu()
+            for i, timestep in enumerate(diffusion.schedule.timesteps):
+                if parallel.is_mine(next(calls)):
+                    t = torch.full((len(index),), i, device=index.device)
+                    noise = source.normal(index, tuple(x_start.shape[1:]), int(timestep))
+                    x_t = diffusion.q_sample(x_start, t, noise)
+                    term, p = vb_term(diffusion, denoiser, x_start, x_t, t, grey_levels)
+                    epsilon = diffusion.epsilon_from_xstart(p.pred_xstart, x_t, t)
+                    terms[rows, i] = term.double().cpu()
+                    errors = mean_over_dims((x_start - p.pred_xstart) ** 2)
+                    xstart_mse[rows, i] = errors.double().cpu()
+                    eps_mse[rows, i] = mean_over_dims((noise - epsilon) ** 2).double().cpu()
+                if callback is not None:
+                    callback(len(index))
+    parallel.merge(terms, xstart_mse, eps_mse)
+    return Bound(
+        terms.numpy(),
+        prior.numpy(),
+        xstart_mse.numpy(),
+        eps_mse.numpy(),
+        diffusion.schedule.timesteps,
+        grey_levels,
+    )
+
+
+def stratified_bound(
+    diffusion: GaussianDiffusion,
+    denoiser: Denoiser,
+    images: UInt8[Tensor, "n c h w"],
+    grey_levels: int,
+    *,
+    draws: int = 8,
+    seed: int = 0,
+) -> Float[Tensor, " n"]:
+    """An unbiased estimate of each image's bits/dim from a few t, for use while training.
+
+    L_0, which is large, is always computed. The other t are drawn as often as the bound weighs
+    them, one from each of `draws` - 1 stretches of equal weight.
+    """
+    steps = diffusion.num_timesteps
+    check(min(2, steps) <= draws <= steps, f"draws must lie in {min(2, steps)}..{steps}")
+    index = torch.arange(len(images), device=images.device)
+    x_start, shape = to_unit_range(images, grey_levels), tuple(images.shape[1:])
+    times = BoundTimes(diffusion.schedule, images.device)
+    uniform, noise = Randomness(seed, "stratified time"), Randomness(seed, "stratified noise")
+
+    def term(t: Tensor, draw: int) -> Tensor:
+        x_t = diffusion.q_sample(x_start, t, noise.normal(index, shape, draw))
+        return vb_term(diffusion, denoiser, x_start, x_t, t, grey_levels)[0]
+
+    with torch.inference_mode():
+        total = prior_bpd(diffusion, x_start) + term(torch.zeros_like(index), 0)
+        first = times.probability[0]
+        for draw in range(1, draws):
+            place = (draw - 1 + uniform.uniform(index, draw)) / (draws - 1)
+            t = times.at(first + (1 - first) * place)
+            share = (draws - 1) * times.probability[t] / (1 - first)
+            total = total + (term(t, draw) / share).float()
+    return total

@@ -1,0 +1,1 @@
+"""Networks that can be denoisers, and how several processes hold one."""

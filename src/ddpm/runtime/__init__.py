@@ -1,0 +1,1 @@
+"""What runs the machine: processes, random numbers, devices, files written whole."""

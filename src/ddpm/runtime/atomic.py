@@ -1,0 +1,93 @@
+"""Room on a disk, asked for before it is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from ddpm.errors import DdpmError, check
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that are free where `path` is or would be."""
+    there = path.absolute()
+    while not there.exists():
+        there = there.parent
+    return shutil.disk_usage(there).free
+
+
+def as_text(size: int) -> str:
+    """A number of bytes for people: 571.2 MB."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
+def check_room(path: Path, needed: int) -> None:
+    """Refuse to begin writing `needed` bytes to `path` where less is free.
+
+    A quota is not seen here; then the write itself fails, and leaves nothing half-written.
+
+    Raises:
+        DdpmError: says how much is needed and how much is free.
+    """
+    free = free_bytes(path)
+    check(
+        free >= needed,
+        f"cannot write {path} (it needs {as_text(needed)} and {as_text(free)} are free); "
+        "free some space or choose another place with --out",
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in `folder` survive a loss of power, as fsync does for a file's contents.
+
+    Some network file systems cannot do that for a folder; there it is left to them.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, then rename it into place.
+
+    Raises:
+        DdpmError: no space, or no right to write there; nothing half-written is left.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+        sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DdpmError(
+            f"cannot write {path} ({reason}); free some space or choose another place with --out"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # it is gone already, or could never be made
+            partial.unlink()
+
+
+def check_writable(folder: Path) -> None:
+    """Make `folder` and see that files can be written there, before hours are spent on one.
+
+    Raises:
+        DdpmError: they cannot.
+    """
+    trial = folder / ".writable"
+    atomically(trial, lambda partial: partial.write_text(""))
+    trial.unlink()
