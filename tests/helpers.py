@@ -1,12 +1,17 @@
 """What many tests share: a network and a run so small that a step takes milliseconds."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from ddpm.config import Config, DataConfig, DiffusionConfig, NetworkConfig, TrainingConfig
-from ddpm.data.images import MemoryImages
-from ddpm.model import DataFacts, Ddpm
+from ddpm.config import Config, DataConfig, DiffusionConfig, TrainingConfig, UNetConfig
+from ddpm.data.images import ImageFormat, MemoryImages
+from ddpm.model import Ddpm
+from ddpm.runs.checkpoint import load_checkpoint
+from ddpm.runs.folder import RunFolder
+from ddpm.runs.history import History
+from ddpm.runs.log import read_stats
 
 
 def tiny_config(dropout=0.0, flip=False, timesteps=20, channels=1, **training):
@@ -24,7 +29,7 @@ def tiny_config(dropout=0.0, flip=False, timesteps=20, channels=1, **training):
     }
     return Config(
         data=DataConfig(path="digits", image_size=8, channels=channels, flip=flip),
-        network=NetworkConfig(
+        network=UNetConfig(
             ch=8,
             ch_mult=(1,),
             num_res_blocks=1,
@@ -52,10 +57,38 @@ def tiny_images(n=10, grey_levels=17, channels=1, seed=1):
 def tiny_model(seed=0, **options):
     """A model whose every weight matters: normal numbers instead of a near-zero last layer."""
     config = tiny_config(**options)
-    facts = DataFacts((config.data.channels, 8, 8), 17, "noise")
-    network = config.network.build(facts.shape)
+    image_format = ImageFormat(config.data.channels, 8, 8, 17)
+    network = config.build_network(image_format.shape)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
-    return Ddpm(config, facts, network.requires_grad_(False), {"step": 3, "seconds": 1.5})
+    history = History(data="noise", step=3, images=12, seconds=1.5)
+    return Ddpm(config, image_format, network.requires_grad_(False), history=history)
+
+
+def measured_model(n=40, **options):
+    """The same with its denoising error measured on `n` random images."""
+    model = tiny_model(**options)
+    model.measure(tiny_images(n, channels=model.format.channels))
+    return model
+
+
+def checkpoints(run):
+    """All checkpoints of a run, oldest first."""
+    return RunFolder(Path(run)).checkpoints()
+
+
+def checkpoint_path(run, step):
+    """Where a run keeps the checkpoint of a step."""
+    return RunFolder(Path(run)).checkpoint(step)
+
+
+def stats_of(run):
+    """The lines of a run's log."""
+    return read_stats(RunFolder(Path(run)))
+
+
+def tensors_of(path):
+    """Everything that a run's checkpoint holds."""
+    return load_checkpoint(path, training=True)[0]

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from ddpm.config import Config, DataConfig, DiffusionConfig, NetworkConfig, TrainingConfig
+from ddpm.config import Config, DataConfig, DiffusionConfig, TrainingConfig, UNetConfig
 from ddpm.errors import DdpmError
-from ddpm.training import PRESETS, get_preset
+from ddpm.training import get_preset
 from helpers import tiny_config
 
 
@@ -76,7 +76,7 @@ def test_values_out_of_range_are_refused_when_the_group_is_built(group, settings
 )
 def test_a_network_that_does_not_fit_is_refused_when_built(settings, shape, words):
     with pytest.raises(DdpmError, match=words):
-        NetworkConfig(**settings).build(shape)
+        UNetConfig(**settings).build(shape)
 
 
 def test_learned_variances_double_the_output_channels():

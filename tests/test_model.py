@@ -63,7 +63,7 @@ def test_images_that_do_not_fit_are_refused():
 def test_the_network_may_be_bf16_but_what_comes_out_is_float32():
     model = tiny_model(precision="bf16")
     x = torch.randn(2, 1, 8, 8)
-    output = model.denoiser(x, torch.tensor([1, 2]))
+    output = model.denoiser()(x, torch.tensor([1, 2]))
     exact = tiny_model(precision="fp32").denoiser(x, torch.tensor([1, 2]))
     assert output.dtype == torch.float32
     relative = float((output - exact).norm() / exact.norm())

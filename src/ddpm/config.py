@@ -1,23 +1,29 @@
 """What a model and a training run are made of: typed, checked when built, stored as JSON.
 
-The defaults are the paper's CIFAR-10 values; `ddpm.training.presets` holds the named variants.
+The defaults are the paper's CIFAR-10 values; `ddpm.training.presets` holds the named variants. The
+network and the diffusion are stored by the name they are registered under (`ddpm.register`), so
+what is loaded is what was stored, or refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
-import tyro
+from torch import nn
 
+from ddpm.data.images import Shape
 from ddpm.diffusion.gaussian import GaussianDiffusion, PredictionType, VarianceType
 from ddpm.diffusion.losses import LossType
-from ddpm.diffusion.schedule import make_schedule
+from ddpm.diffusion.schedule import ScheduleName, make_schedule, schedule_from_betas
 from ddpm.errors import DdpmError, check
 from ddpm.networks.unet import UNet
+from ddpm.registry import Kind, lookup, name_of, register
+from ddpm.runtime.device import Precision
 
-Precision = Literal["auto", "fp32", "bf16"]
+RENAMED = {"training.wandb": "wandb_project"}  # settings of older checkpoints
 
 
 def at_least(name: str, value: float, low: float) -> None:
@@ -34,7 +40,7 @@ def one_of(name: str, value: str, options: tuple[str, ...]) -> None:
 class DataConfig:
     """Where the images come from and the shape they are brought to."""
 
-    path: Annotated[str | None, tyro.conf.arg(name="data", prefix_name=False)] = None
+    path: str | None = None
     """Images, CIFAR-10 batches, LSUN's LMDB or Parquet; the digits preset needs none."""
     image_size: int = 32
     """Side of the square that images are resized and centre-cropped to."""
@@ -48,9 +54,28 @@ class DataConfig:
         check(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}")
 
 
+@runtime_checkable
+class NetworkConfig(Protocol):
+    """Settings of a network: a frozen dataclass of numbers, strings and tuples of them."""
+
+    def build(self, shape: Shape, out_channels: int) -> nn.Module:
+        """The network, freshly initialised.
+
+        Args:
+            shape: (channels, height, width) of the images.
+            out_channels: of the output: as many, or twice as many for learned variances.
+
+        Returns:
+            A module that maps x, [b, c, h, w] in [-1, 1], and t, a long vector [b], to
+            [b, out_channels, h, w].
+        """
+        ...
+
+
+@register("network", "unet")
 @dataclass(frozen=True)
-class NetworkConfig:
-    """The U-Net (see `ddpm.networks.unet.UNet`)."""
+class UNetConfig:
+    """The U-Net of the paper's Appendix B (see `ddpm.UNet`)."""
 
     ch: int = 128
     """Channels of the first level."""
@@ -65,22 +90,23 @@ class NetworkConfig:
     norm_groups: int = 32
     """Groups of every GroupNorm."""
 
-    def build(self, shape: tuple[int, int, int], learns_variance: bool = False) -> UNet:
-        """The network for images of `shape` (c, h, w), freshly initialised."""
+    def build(self, shape: Shape, out_channels: int) -> UNet:
+        """See `NetworkConfig.build`."""
         channels, height, width = shape
         return UNet(
             in_channels=channels,
-            out_channels=channels * (2 if learns_variance else 1),
+            out_channels=out_channels,
             image_size=(height, width),
             **dataclasses.asdict(self),
         )
 
 
+@register("diffusion", "gaussian")
 @dataclass(frozen=True)
 class DiffusionConfig:
     """The forward process and how the network's output is read."""
 
-    schedule: str = "linear"
+    schedule: ScheduleName = "linear"
     """linear, quad, const, warmup10, warmup50, jsd, cosine or sigmoid."""
     timesteps: int = 1000
     """T, the number of diffusion steps."""
@@ -88,6 +114,8 @@ class DiffusionConfig:
     """First forward variance."""
     beta_end: float = 0.02
     """Last forward variance."""
+    betas: tuple[float, ...] | None = None
+    """All forward variances by value, instead of the four settings above."""
     prediction_type: PredictionType = "epsilon"
     """What the network predicts."""
     variance_type: VarianceType = "fixed_large"
@@ -96,11 +124,16 @@ class DiffusionConfig:
     """Clip the predicted x_0 to [-1, 1]."""
 
     def __post_init__(self) -> None:
+        if self.betas is not None:
+            object.__setattr__(self, "betas", tuple(map(float, self.betas)))
         self.build()
 
     def build(self) -> GaussianDiffusion:
         """The diffusion itself."""
-        schedule = make_schedule(self.schedule, self.timesteps, self.beta_start, self.beta_end)
+        if self.betas is not None:
+            schedule = schedule_from_betas(self.betas)
+        else:
+            schedule = make_schedule(self.schedule, self.timesteps, self.beta_start, self.beta_end)
         return GaussianDiffusion(
             schedule, self.prediction_type, self.variance_type, self.clip_sample
         )
@@ -115,7 +148,7 @@ class TrainingConfig:
     batch_size: int = 128
     """Images a step, over all processes."""
     accumulate: int = 1
-    """Micro-batches that each process cuts its share of a step into, to save memory."""
+    """Micro-batches that each process cuts its part of a step into, to save memory."""
     activation_checkpointing: bool = False
     """Compute the blocks' activations twice rather than keep them, to save memory."""
     lr: float = 2e-4
@@ -132,7 +165,7 @@ class TrainingConfig:
     """simple (L_simple), vlb (the bound) or hybrid."""
     time_sampling: Literal["uniform", "bound"] = "uniform"
     """Which t are trained on: all alike (the paper), or each as often as the bound weighs its
-    error, which makes of L_simple the bound without its large factors."""
+    error, which turns L_simple into the bound, without the large weights."""
     start_from: str | None = None
     """A run, a file or a model of `ddpm models` whose weights to begin with."""
     seed: int = 0
@@ -147,9 +180,9 @@ class TrainingConfig:
     """Steps between sample grids; 0 draws none."""
     log_every: int = 50
     """Steps between lines in stats.jsonl and TensorBoard."""
-    max_minutes: Annotated[float | None, tyro.conf.arg(prefix_name=False)] = None
+    max_minutes: float | None = None
     """Stop after this long, saved and ready to resume."""
-    wandb: str | None = None
+    wandb_project: str | None = None
     """A Weights & Biases project that gets the curves too; TensorBoard always does."""
 
     def __post_init__(self) -> None:
@@ -180,7 +213,7 @@ class Config:
     """Everything `ddpm train` can be told, in four groups."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    network: NetworkConfig = field(default_factory=UNetConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -191,24 +224,96 @@ class Config:
             f"'{self.diffusion.prediction_type}'",
         )
 
+    def build_network(self, shape: Shape) -> nn.Module:
+        """The network for images of `shape` (c, h, w), freshly initialised.
+
+        Raises:
+            DdpmError: the settings do not fit together or to the images.
+        """
+        learned = self.diffusion.build().learns_variance
+        network = self.network.build(shape, shape[0] * (2 if learned else 1))
+        check(
+            isinstance(network, nn.Module),
+            f"{type(self.network).__name__}.build returned {type(network).__name__}, and a network "
+            "must be a torch.nn.Module",
+        )
+        return network
+
     def to_dict(self) -> dict[str, Any]:
-        """As nested plain values, for JSON."""
-        return dataclasses.asdict(self)
+        """As nested plain values, for JSON.
+
+        Raises:
+            DdpmError: a group has no registered name, or a setting would not come back as it is.
+        """
+        stored: dict[str, Any] = {}
+        for group in dataclasses.fields(self):
+            settings = getattr(self, group.name)
+            check(
+                dataclasses.is_dataclass(settings),
+                f"{type(settings).__name__} cannot be stored; make it a frozen dataclass",
+            )
+            values = dataclasses.asdict(settings)
+            if group.name in KINDS:
+                values = {"kind": name_of(KINDS[group.name], type(settings)), **values}
+                if not type(settings).__module__.startswith("ddpm."):
+                    values["module"] = type(settings).__module__
+            else:
+                expected = PLAIN[group.name]
+                check(
+                    type(settings) is expected,
+                    f"{type(settings).__name__} cannot be stored; use {expected.__name__}",
+                )
+            stored[group.name] = values
+        try:
+            again = Config.from_dict(json.loads(json.dumps(stored)))
+        except TypeError as error:
+            raise DdpmError(
+                f"the configuration cannot be stored ({error}); use numbers, strings and tuples"
+            ) from error
+        check(
+            again == self,
+            "the configuration would come back changed; use numbers, strings and tuples",
+        )
+        return stored
 
     @staticmethod
     def from_dict(stored: dict[str, Any]) -> Config:
-        """The inverse of `to_dict`; refuses names it does not know."""
+        """The inverse of `to_dict`; settings that are not there get their defaults.
+
+        Raises:
+            DdpmError: a kind or setting is not known; says which module to import.
+        """
         groups = {}
         for group in dataclasses.fields(Config):
-            make: Any = group.default_factory
-            values = stored.get(group.name, {})
-            known = {f.name for f in dataclasses.fields(make)}
-            unknown = sorted(set(values) - known)
-            if unknown:
-                raise DdpmError(
-                    f"the stored configuration has the unknown setting {group.name}.{unknown[0]}; "
-                    "it was written by another version of ddpm"
-                )
-            tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-            groups[group.name] = make(**tuples)
+            values = dict(stored.get(group.name, {}))
+            if group.name in KINDS:
+                kind = KINDS[group.name]
+                name = values.pop("kind", DEFAULT_KINDS[kind])
+                make = lookup(kind, name, values.pop("module", None))
+            else:
+                make = PLAIN[group.name]
+            groups[group.name] = _settings(make, group.name, values)
         return Config(**groups)
+
+
+KINDS: dict[str, Kind] = {"network": "network", "diffusion": "diffusion"}
+DEFAULT_KINDS = {"network": "unet", "diffusion": "gaussian"}  # of checkpoints that store none
+PLAIN: dict[str, Any] = {"data": DataConfig, "training": TrainingConfig}
+
+
+def _settings(make: Any, group: str, values: dict[str, Any]) -> Any:
+    """One group of settings from its stored values."""
+    values = {RENAMED.get(f"{group}.{key}", key): value for key, value in values.items()}
+    known = {field.name for field in dataclasses.fields(make)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise DdpmError(
+            f"the stored configuration has the unknown setting {group}.{unknown[0]}; it was "
+            "written by another version of ddpm, or of the module that registers it"
+        )
+    return make(**{key: _as_tuples(value) for key, value in values.items()})
+
+
+def _as_tuples(value: Any) -> Any:
+    """JSON knows lists only."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

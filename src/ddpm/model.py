@@ -1,51 +1,49 @@
-"""One trained model: network, diffusion and data facts; and the verbs a user calls."""
+"""One trained model: network, diffusion, image format, denoising error; and the verbs a user calls.
+
+A model is one file. `load` reads it, and no verb reads anything else.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
-from ddpm.config import Config, Precision
-from ddpm.data.images import Shape, from_unit_range
-from ddpm.data.open import open_data
+from ddpm import codec
+from ddpm.config import Config
+from ddpm.data.images import ImageFormat, Indexed
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
+from ddpm.diffusion.schedule import schedule_from_betas
 from ddpm.errors import DdpmError, check
 from ddpm.likelihood.bound import Bound, evaluate_bound
-from ddpm.likelihood.denoising_error import ErrorTable, load_errors, measure_errors
-from ddpm.likelihood.trajectory import choose_timesteps
-from ddpm.networks.unet import UNet
-from ddpm.runs.checkpoint import save_checkpoint
-from ddpm.runs.folder import errors_path, load_newest
+from ddpm.likelihood.denoising_error import IMAGES, DenoisingError, measure_denoising_error
+from ddpm.likelihood.plan import Plan
+from ddpm.runs.checkpoint import Tensors, load_checkpoint, save_checkpoint
+from ddpm.runs.folder import load_newest
+from ddpm.runs.history import History
 from ddpm.runtime import parallel
-from ddpm.runtime.device import best_device, in_channels_last, resolve_precision
+from ddpm.runtime.device import (
+    Precision,
+    best_device,
+    in_channels_last,
+    in_precision,
+    resolve_precision,
+)
+from ddpm.runtime.progress import Counter, Progress
 from ddpm.runtime.randomness import Randomness
-from ddpm.sampling import Callback, get_sampler
+from ddpm.sampling import Callback, Sampler, get_sampler
 
-if TYPE_CHECKING:
-    from ddpm.codec import Decompressed
-
-MEASURED_IMAGES = 750  # training images on which a network's errors are measured
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """What a model knows of the images it was trained on.
-
-    Args:
-        shape: (channels, height, width).
-        grey_levels: values a pixel can take.
-        name: of the data set.
-    """
-
-    shape: Shape
-    grey_levels: int
-    name: str
+UNMEASURED = (
+    "this model's denoising error has not been measured; measure it once on training images: "
+    "ddpm measure RUN, or model.measure(images)"
+)
+log = logging.getLogger("ddpm")
 
 
 @dataclass
@@ -54,260 +52,330 @@ class Ddpm:
 
     Args:
         config: how it was made.
-        facts: what it was made from.
-        network: the U-Net, with the averaged weights.
-        history: step, images seen and training time, as the run counted them.
+        format: of its images.
+        network: with the averaged weights.
+        diffusion: the whole chain; what the configuration says by default.
+        history: how long it was trained, and on what.
+        error: its denoising error, once it was measured: an optimal trajectory, the analytic
+            variance and compression need it.
+        precision: in which the network computes; what it was trained in by default.
     """
 
     config: Config
-    facts: DataFacts
-    network: UNet
-    history: dict[str, Any] = field(default_factory=dict)
-    source: tuple[Path, str] | None = None
-    """The file it was loaded from and that file's checksum."""
+    format: ImageFormat
+    network: nn.Module
+    diffusion: GaussianDiffusion = None  # type: ignore[assignment]
+    history: History = field(default_factory=History)
+    error: DenoisingError | None = None
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
-        self.diffusion = self.config.diffusion.build()
-        self._errors: ErrorTable | None = None
-        self._chains: dict[tuple[int | None, str, str | None], GaussianDiffusion] = {}
+        if self.diffusion is None:
+            self.diffusion = self.config.diffusion.build()
+        if self.precision is None:
+            self.precision = self.config.training.precision
+        self.network = in_channels_last(self.network.eval())
+        self._chains: dict[Plan, GaussianDiffusion] = {}
 
     @property
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.network.parameters()).device
 
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers training set."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
     def to(self, device: str | torch.device) -> Ddpm:
         """Move the network; returns the model itself."""
         self.network.to(device)
         return self
 
-    def with_precision(self, precision: Precision) -> Ddpm:
-        """Have the network compute in fp32 or bf16; returns the model itself."""
-        training = replace(self.config.training, precision=precision)
-        self.config = replace(self.config, training=training)
-        return self
-
-    @property
     def denoiser(self) -> Denoiser:
         """The network as the diffusion maths calls it: no gradient, no dropout, float32 out."""
-        network = in_channels_last(self.network.eval())
-        bf16 = resolve_precision(self.config.training.precision, self.device) == "bf16"
+        forward = in_precision(self.network, self._precision())
 
         def call(x: Tensor, t: Tensor) -> Tensor:
-            x = x.contiguous(memory_format=torch.channels_last)
-            with (
-                torch.inference_mode(),
-                torch.autocast(self.device.type, torch.bfloat16, enabled=bf16),
-            ):
-                return network(x, t).float().contiguous()
+            with torch.inference_mode():
+                return forward(x, t)
 
         return call
+
+    def _precision(self) -> Any:
+        """fp32 or bf16."""
+        return resolve_precision(self.precision or "auto", self.device)
 
     def noise(self, index: Tensor, seed: int) -> Callable[[int], Tensor]:
         """Noise of the images `index` of `seed`, for any time index; the same in any batch."""
         source = Randomness(seed, "sample")
         index = index.to(self.device)
-        return lambda step: source.normal(index, self.facts.shape, step)
+        return lambda step: source.normal(index, self.format.shape, step)
+
+    def chain(self, plan: Plan | None = None) -> GaussianDiffusion:
+        """The reverse chain of a plan; the whole one by default.
+
+        Raises:
+            DdpmError: the plan does not fit the model, or its denoising error was not measured.
+        """
+        plan = plan or Plan()
+        check(self.error is not None or not plan.needs_error(self.diffusion), UNMEASURED)
+        if plan not in self._chains:  # finding the cheapest timesteps takes up to a second
+            self._chains[plan] = plan.chain(self.diffusion, self.error)
+        return self._chains[plan]
 
     def sample(
         self,
         n: int = 1,
         *,
         seed: int = 0,
-        sampler: str = "ancestral",
-        steps: int | None = None,
-        trajectory: str = "even",
-        variance: str | None = None,
+        sampler: str | Sampler = "ancestral",
+        plan: Plan | None = None,
         batch_size: int = 64,
         callback: Callback | None = None,
-        **options: float,
+        progress: Progress | None = None,
     ) -> UInt8[Tensor, "n c h w"]:
         """Draw images; of several processes each draws some, and all get all of them.
 
         Args:
             n: how many. The i-th of a seed is the same whatever n and the batch size.
             seed: which ones.
-            sampler: ancestral (the paper's Algorithm 2), ddim, dpm-solver or langevin.
-            steps: timesteps to visit; all T by default.
-            trajectory, variance: see `chain`.
+            sampler: ancestral (the paper's Algorithm 2), ddim, dpm-solver or langevin, another
+                registered name, or any `Sampler`, such as `Ddim(eta=0.5)`.
+            plan: timesteps and variance; all T and the model's own by default.
             batch_size: images at a time.
-            callback: sees every step of every batch (`ddpm.sampling.SampleState`).
-            options: of the sampler, such as eta for ddim.
+            callback: sees every step of every batch (`ddpm.SampleState`).
+            progress: counts network calls of this process.
 
         Returns:
-            uint8 grey levels, 0..grey_levels-1.
+            uint8 grey levels.
 
         Raises:
-            DdpmError: an unknown sampler or a number out of range.
+            DdpmError: an unknown sampler, a number out of range, or a plan that does not fit.
         """
         check(n >= 1, f"the number of samples must be at least 1, got {n}")
         check(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
         check(seed >= 0, f"the seed must be at least 0, got {seed}")
-        draw = get_sampler(sampler)
-        diffusion = self.chain(steps, trajectory, variance)
+        draw, chain = get_sampler(sampler), self.chain(plan)
         mine = parallel.share(n)
-        images = torch.zeros(n, *self.facts.shape, dtype=torch.uint8)
+        calls = getattr(draw, "calls_per_step", 1) * chain.num_timesteps
+        counter = Counter(progress, len(mine[::batch_size]) * calls, "sampling")
+        forward = self.denoiser()
+
+        def denoiser(x: Tensor, t: Tensor) -> Tensor:
+            output = forward(x, t)
+            counter.advance()
+            return output
+
+        images = torch.zeros(n, *self.format.shape, dtype=torch.uint8)
         with torch.inference_mode():
             for first in mine[::batch_size]:
                 index = torch.arange(first, min(first + batch_size, mine.stop))
                 noise = self.noise(index, seed)
-                start = noise(diffusion.num_timesteps)
-                x = draw(diffusion, self.denoiser, start, noise, callback=callback, **options)
-                images[index] = from_unit_range(x, self.facts.grey_levels).cpu()  # type: ignore[arg-type]
+                start = noise(chain.num_timesteps)
+                shown = None if callback is None else _numbered(callback, first)
+                x = draw(chain, denoiser, start, noise, callback=shown)
+                images[index] = self.format.from_unit(x).cpu()
         parallel.merge(images)
         return images
 
-    def errors(self, callback: Callable[[int], None] | None = None) -> ErrorTable:
-        """The network's errors at every timestep, measured once and kept beside the checkpoint.
-
-        They are measured on images the model was trained on, which must still be there.
-
-        Args:
-            callback: called with the number of (image, timestep) pairs just done.
-        """
-        table = self._errors
-        if table is None and self.source is not None:
-            table = load_errors(errors_path(self.source[0]), self.source[1])
-        missing = parallel.highest(table is None)
-        if table is None or missing:
-            training = open_data(self.config.data, "train")
-            order = Randomness(0, "errors").permutation(len(training))
-            images = training[order[:MEASURED_IMAGES]].to(self.device)
-            measured = table = measure_errors(
-                self.diffusion, self.denoiser, images, self.facts.grey_levels, callback=callback
-            )
-            if self.source is not None:
-                path, checksum = errors_path(self.source[0]), self.source[1]
-                parallel.on_main(lambda: measured.save(path, checksum))
-        self._errors = table
-        return table
-
-    def chain(
-        self, steps: int | None = None, trajectory: str = "even", variance: str | None = None
-    ) -> GaussianDiffusion:
-        """The reverse chain of `steps` timesteps with the given variance.
-
-        Args:
-            steps: all T by default.
-            trajectory: even, quadratic or optimal (of least bits; uses `errors`).
-            variance: the model's own by default; any trained model can use fixed_small,
-                fixed_large or analytic (uses `errors`) instead.
-
-        Raises:
-            DdpmError: steps out of range, an unknown name, or a variance that was not learned.
-        """
-        key = steps, trajectory, variance
-        if key not in self._chains:  # finding the cheapest timesteps takes up to a second
-            self._chains[key] = self._make_chain(*key)
-        return self._chains[key]
-
-    def _make_chain(
-        self, steps: int | None, trajectory: str, variance: str | None
-    ) -> GaussianDiffusion:
-        diffusion = self.diffusion
-        if variance is not None and variance != diffusion.variance_type:
-            check(
-                not diffusion.learns_variance and not variance.startswith("learned"),
-                f"this model was trained with variance_type '{diffusion.variance_type}' and cannot "
-                f"use '{variance}'",
-            )
-            table = self.errors().xstart_mse if variance == "analytic" else None
-            diffusion = diffusion.with_variance(variance, table)  # type: ignore[arg-type]
-        if steps is None:
-            return diffusion
-        errors = self.errors() if trajectory == "optimal" else None
-        return diffusion.respace(choose_timesteps(trajectory, diffusion.schedule, steps, errors))
-
     def bound(
         self,
-        images: UInt8[Tensor, "n c h w"],
+        images: Indexed,
         *,
-        steps: int | None = None,
-        trajectory: str = "even",
-        variance: str | None = None,
+        plan: Plan | None = None,
         seed: int = 0,
         batch_size: int = 256,
-        callback: Callable[[int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Bound:
-        """The variational bound of each image, term by term (Eq. 5); see `evaluate_bound`.
+        """The variational bound of each image, term by term (Eq. 5).
 
         Args:
-            images: grey levels 0..grey_levels-1, of the model's shape.
-            steps, trajectory, variance: see `chain`.
+            images: uint8 [n, c, h, w] of the model's format, or a data source, of which one batch
+                is read at a time.
+            plan: timesteps and variance; all T and the model's own by default.
+            seed: decides the noise, which depends on (seed, image, t) only.
+            batch_size: images in one network call; of several processes each takes some calls.
+            progress: counts (image, timestep) pairs.
 
         Raises:
-            DdpmError: images of another shape or with grey levels the model does not know.
+            DdpmError: images of another format, or a plan that does not fit.
         """
-        shape, levels = tuple(images.shape[1:]), self.facts.grey_levels
-        check(
-            shape == tuple(self.facts.shape),
-            f"this model knows images of shape {tuple(self.facts.shape)}, got {shape}",
-        )
-        highest = int(images.max())
-        check(
-            highest < levels,
-            f"this model knows grey levels 0..{levels - 1}, but the images have {highest}",
-        )
         return evaluate_bound(
-            self.chain(steps, trajectory, variance),
-            self.denoiser,
-            images.to(self.device),
-            levels,
+            self.chain(plan),
+            self.denoiser(),
+            images,
+            self.format,
             seed=seed,
             batch_size=batch_size,
-            callback=callback,
+            device=self.device,
+            progress=progress,
         )
 
-    def bits_per_dim(self, images: UInt8[Tensor, "n c h w"], **options: Any) -> float:
-        """Mean bits/dim of the images: `bound(images, **options).mean`."""
-        return self.bound(images, **options).mean
+    def bits_per_dim(
+        self,
+        images: Indexed,
+        *,
+        plan: Plan | None = None,
+        seed: int = 0,
+        batch_size: int = 256,
+        progress: Progress | None = None,
+    ) -> float:
+        """Mean bits/dim of the images; the arguments are those of `bound`."""
+        bound = self.bound(images, plan=plan, seed=seed, batch_size=batch_size, progress=progress)
+        return bound.mean
 
-    def compress(self, images: Sequence[Tensor], **options: Any) -> bytes:
-        """One file that holds the images to the last bit: `ddpm.codec.compress`."""
-        from ddpm import codec  # the codec is built on this class
+    def measure(
+        self,
+        images: Indexed,
+        *,
+        count: int = IMAGES,
+        batch_size: int = 256,
+        progress: Progress | None = None,
+    ) -> DenoisingError:
+        """Measure the denoising error, which is kept in the model and in what `save` writes.
 
-        return codec.compress(self, images, **options)
+        Args:
+            images: what the model was trained on, or others of its format; of more than `count`
+                some are picked.
+            count: images to measure on.
+            batch_size: images in one network call; of several processes each takes some calls.
+            progress: counts (image, timestep) pairs.
 
-    def decompress(self, data: bytes, **options: Any) -> Decompressed:
-        """The images of a file, or the best guess from its beginning: `ddpm.codec.decompress`."""
-        from ddpm import codec
+        Raises:
+            DdpmError: there are no images, or they are of another format.
+        """
+        order = Randomness(0, "errors").permutation(len(images))
+        self.error = measure_denoising_error(
+            self.diffusion,
+            self.denoiser(),
+            images[order[:count]].to(self.device),
+            self.format,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        self._chains.clear()
+        return self.error
 
-        return codec.decompress(self, data, **options)
+    def compress(
+        self,
+        images: Sequence[UInt8[Tensor, "c _h _w"]],
+        *,
+        steps: int | None = None,
+        progress: Progress | None = None,
+        spent: codec.Spent | None = None,
+    ) -> bytes:
+        """One file that holds the images to the last bit; every prefix of it decodes.
+
+        Args:
+            images: grey levels of the model's channels, of any sizes.
+            steps: network calls an image takes; chosen by the amount of data by default.
+            progress: counts (tile, step) pairs, to encode and to see that the file decodes.
+            spent: is told where the bits went.
+
+        Raises:
+            DdpmError: images that the model cannot take, or its denoising error was not measured.
+        """
+        return codec.compress(self.for_codec(), images, steps=steps, progress=progress, spent=spent)
+
+    def decompress(
+        self,
+        data: bytes | codec.File,
+        *,
+        sample: bool = False,
+        progress: Progress | None = None,
+    ) -> codec.Decompressed:
+        """The images of a file, or the best guess from its beginning.
+
+        Args:
+            data: a file of `compress` or a prefix of it, as bytes or parsed (`codec.parse`).
+            sample: complete a partial file with likely detail instead of the least error.
+            progress: counts (tile, step) pairs.
+
+        Raises:
+            DdpmError: no such file, another version or model, or damage.
+        """
+        return codec.decompress(self.for_codec(), data, sample=sample, progress=progress)
+
+    def for_codec(self) -> codec.CodecModel:
+        """What the codec needs of the model.
+
+        Raises:
+            DdpmError: its denoising error was not measured, or it learned its variance.
+        """
+        if self.error is None:
+            raise DdpmError(UNMEASURED)
+        return codec.CodecModel(
+            chain=lambda steps: self.chain(Plan(steps, "optimal", "analytic")),
+            diffusion=self.diffusion,
+            denoiser=self.denoiser(),
+            network=self.network,
+            error=self.error,
+            format=self.format,
+            precision=self._precision(),
+        )
 
     def save(self, path: str | Path) -> None:
-        """Write the averaged weights and the description to one safetensors file."""
+        """Write everything that the model is to one safetensors file.
+
+        Raises:
+            DdpmError: there is no room for it, or no permission to write there.
+        """
+        save_checkpoint(Path(path), self.tensors(), self.describe())
+
+    def tensors(self) -> Tensors:
+        """What a file holds of the model: averaged weights, betas, denoising error."""
         tensors = {f"ema.{name}": value for name, value in self.network.state_dict().items()}
-        save_checkpoint(Path(path), tensors, self.describe())
+        tensors["diffusion.betas"] = torch.from_numpy(self.diffusion.schedule.betas.copy())
+        return tensors | (self.error.tensors() if self.error is not None else {})
 
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint's metadata says of the model."""
-        return {
-            "config": self.config.to_dict(),
-            "facts": asdict(self.facts),
-            "history": self.history,
-        }
+        """What a file's metadata says of the model."""
+        return description(self.config, self.format, self.history)
 
 
-def model_from_checkpoint(tensors: dict[str, Tensor], metadata: dict[str, Any], path: Path) -> Ddpm:
-    """Build the model that a checkpoint describes, with its averaged weights."""
+def description(config: Config, image_format: ImageFormat, history: History) -> dict[str, Any]:
+    """The metadata of a checkpoint, apart from its checksums.
+
+    Raises:
+        DdpmError: the configuration cannot be stored.
+    """
+    return {
+        "config": config.to_dict(),
+        "images": asdict(image_format),
+        "history": asdict(history),
+    }
+
+
+def _numbered(callback: Callback, first: int) -> Callback:
+    """A callback that is told the number of the batch's first image."""
+    return lambda state: callback(replace(state, first=first))
+
+
+def model_from_checkpoint(tensors: Tensors, metadata: dict[str, Any], path: Path) -> Ddpm:
+    """Build the model that a checkpoint describes, with its averaged weights.
+
+    Raises:
+        DdpmError: it needs a kind that is not registered, or does not hold what it describes.
+    """
     try:
-        facts = DataFacts(
-            tuple(metadata["facts"]["shape"]),
-            int(metadata["facts"]["grey_levels"]),
-            str(metadata["facts"]["name"]),
-        )
+        image_format = ImageFormat(**metadata["images"])
         config = Config.from_dict(metadata["config"])
-        network = config.network.build(facts.shape, config.diffusion.build().learns_variance)
+        network = config.build_network(image_format.shape)
         weights = {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
         network.load_state_dict(weights)
-    except DdpmError:
-        raise
+        diffusion = config.diffusion.build()
+        if "diffusion.betas" in tensors:  # not in format 1
+            schedule = schedule_from_betas(tensors["diffusion.betas"].numpy())
+            diffusion = replace(diffusion, schedule=schedule)
+        history = History(**metadata["history"])
+        measured = DenoisingError.from_tensors(tensors)
+    except DdpmError as error:
+        raise DdpmError(f"{path} cannot be loaded: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split())[:300]
         raise DdpmError(f"{path} does not hold the model that it describes ({reason})") from error
-    history = metadata.get("history", {})
-    source = path, str(metadata["checksum"])
-    return Ddpm(config, facts, network.requires_grad_(False), history, source)
+    return Ddpm(config, image_format, network.requires_grad_(False), diffusion, history, measured)
 
 
 def load(
@@ -318,13 +386,36 @@ def load(
     """Load a trained model.
 
     Args:
-        path: a run's folder (its newest good checkpoint is taken) or a safetensors file.
+        path: a run's folder (its newest good checkpoint is taken), a safetensors file, or the name
+            of a model that comes with the package.
         device: where to put it; a GPU if there is one by default.
         precision: of the network, fp32 or bf16; what it was trained in by default.
 
     Raises:
-        DdpmError: there is nothing there, or it is damaged or foreign.
+        DdpmError: there is nothing there, or it is damaged, foreign, or needs a module to be
+            imported first.
     """
     file, tensors, metadata = load_newest(Path(path).expanduser())
     model = model_from_checkpoint(tensors, metadata, file).to(device or best_device())
-    return model if precision is None else model.with_precision(precision)
+    return model if precision is None else replace(model, precision=precision)
+
+
+def store_error(model: Ddpm, path: str | Path) -> Path:
+    """Add a model's denoising error to the file it was loaded from.
+
+    Args:
+        model: just measured.
+        path: what `load` was given.
+
+    Returns:
+        The file.
+
+    Raises:
+        DdpmError: the file cannot be written; it stays as it was.
+    """
+    assert model.error is not None
+    file, _, _ = load_newest(Path(path).expanduser())
+    tensors, metadata = load_checkpoint(file, training=True)
+    described = {key: metadata[key] for key in ("config", "images", "history")}
+    save_checkpoint(file, tensors | model.error.tensors(), described)
+    return file

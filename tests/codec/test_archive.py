@@ -3,18 +3,24 @@
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from ddpm.codec import archive, compress, decompress
-from ddpm.codec.header import MAX_VALUES, Header, unpack
+from ddpm.codec.header import MAX_VALUES, Header, parse
 from ddpm.codec.transmission import Spent, Walk
+from ddpm.diffusion.schedule import schedule_from_betas
 from ddpm.errors import DdpmError
 from ddpm.evaluation.codec import measure_codec
 from ddpm.model import load
-from helpers import tiny_model
+from helpers import measured_model, tiny_images, tiny_model
+
+
+def fingerprint(model):
+    """That a file of this model carries."""
+    return model.for_codec().fingerprint
 
 
 def all_equal(a, b):
@@ -24,12 +30,12 @@ def all_equal(a, b):
 
 def test_an_archive_gives_its_images_back_and_says_where_its_bits_went(model, held_out):
     spent = Spent()
-    data = compress(model, list(held_out), spent=spent)
-    result = decompress(model, data)
+    data = model.compress(list(held_out), spent=spent)
+    result = model.decompress(data)
     assert result.exact
     assert all_equal(result.images, list(held_out))
-    header, payload = unpack(data)
-    assert result.steps == header.steps - 1
+    header, payload = parse(data)
+    assert result.steps == header.steps
     assert header.count == 40
     assert header.length == len(payload)
     bits = sum(spent.path) + sum(spent.side) + 4 + spent.pixels
@@ -40,31 +46,31 @@ def test_an_archive_gives_its_images_back_and_says_where_its_bits_went(model, he
 
 @pytest.mark.parametrize("steps", [1, 2, 20])
 def test_any_number_of_steps_is_exact(model, held_out, steps):
-    data = compress(model, list(held_out[:3]), steps=steps)
-    assert all_equal(decompress(model, data).images, list(held_out[:3]))
+    data = model.compress(list(held_out[:3]), steps=steps)
+    assert all_equal(model.decompress(data).images, list(held_out[:3]))
 
 
 def test_every_cut_of_a_single_file_decodes(model, held_out):
     for image in held_out[:3]:
-        data = compress(model, [image])
-        start = len(data) - len(unpack(data)[1])
+        data = model.compress([image])
+        start = len(data) - len(parse(data)[1])
         assert start == 15
         errors = []
         for size in range(start, len(data)):
-            result = decompress(model, data[:size])
+            result = model.decompress(data[:size])
             assert not result.exact
             errors.append(float((result.images[0].float() - image.float()).square().mean()))
         assert errors[-1] < errors[0]
         for size in range(start):
             with pytest.raises(DdpmError):
-                decompress(model, data[:size])
+                model.decompress(data[:size])
 
 
 def test_an_archive_gets_better_with_every_tenth_of_it(model, held_out):
-    data = compress(model, list(held_out), steps=10)
+    data = model.compress(list(held_out), steps=10)
     errors = []
     for part in range(1, 11):
-        images = torch.stack(decompress(model, data[: len(data) * part // 10]).images)
+        images = torch.stack(model.decompress(data[: len(data) * part // 10]).images)
         errors.append(float((images.float() - held_out.float()).square().mean()))
     assert errors[-1] == 0
     assert all(later <= 1.05 * earlier for earlier, later in itertools.pairwise(errors))
@@ -72,49 +78,45 @@ def test_an_archive_gets_better_with_every_tenth_of_it(model, held_out):
 
 
 def test_a_part_can_be_completed_with_likely_detail(model, held_out):
-    data = compress(model, list(held_out), steps=10)
-    part = data[: len(data) // 3]
-    mean, sample = decompress(model, part), decompress(model, part, sample=True)
-    assert mean.steps == sample.steps < 9
+    data = model.compress(list(held_out), steps=10)
+    part = data[: len(data) // 8]
+    mean, sample = model.decompress(part), model.decompress(part, sample=True)
+    assert mean.steps == sample.steps < 10
     assert not all_equal(mean.images, sample.images)
 
     def error(images):
         return float((torch.stack(images).float() - held_out.float()).square().mean())
 
     assert error(mean.images) < error(sample.images)
-    whole = decompress(model, data, sample=True)
+    whole = model.decompress(data, sample=True)
     assert whole.exact
 
 
 def test_images_of_all_sizes_in_one_file(model):
     sizes = [(8, 8), (1, 1), (3, 17), (20, 5)]
     images = [torch.randint(0, 17, (1, *size), dtype=torch.uint8) for size in sizes]
-    data = compress(model, images, steps=3)
-    assert all_equal(decompress(model, data).images, images)
-    assert unpack(data)[0].sizes == tuple(sizes)
-    part = decompress(model, data[:40])
+    data = model.compress(images, steps=3)
+    assert all_equal(model.decompress(data).images, images)
+    assert parse(data)[0].sizes == tuple(sizes)
+    part = model.decompress(data[:40])
     assert [tuple(image.shape[1:]) for image in part.images] == sizes
 
 
-def test_colour_images_through_a_colour_model(monkeypatch):
-    monkeypatch.setattr("ddpm.model.MEASURED_IMAGES", 8)
-    monkeypatch.setattr("ddpm.model.open_data", lambda *_: colours(8, 0))
-    model = tiny_model(channels=3)
+def test_colour_images_through_a_colour_model():
+    model = measured_model(8, channels=3)
     images = list(colours(5, 1).images)
-    assert all_equal(decompress(model, compress(model, images)).images, images)
+    assert all_equal(model.decompress(model.compress(images)).images, images)
     with pytest.raises(DdpmError, match="images of 3 channels"):
-        compress(model, [images[0][:1]])
+        model.compress([images[0][:1]])
 
 
 def colours(n, seed):
     """Random colour images."""
-    from helpers import tiny_images
-
     return tiny_images(n, channels=3, seed=seed)
 
 
 def test_another_process_with_other_threads_decodes(model, run, held_out, tmp_path):
-    data = compress(model, list(held_out))
+    data = model.compress(list(held_out))
     (tmp_path / "file").write_bytes(data)
     program = (
         "import sys, torch; torch.set_num_threads(1); from ddpm import load;"
@@ -138,24 +140,24 @@ def test_a_machine_that_never_repeats_itself_still_writes_a_file_that_decodes(
         return real(self, x + 1e-2 * len(calls), index)
 
     monkeypatch.setattr(Walk, "predict", unsteady)
-    data = compress(model, list(held_out[:4]))
-    assert unpack(data)[0].steps == 0
-    result = decompress(model, data)
+    data = model.compress(list(held_out[:4]))
+    assert parse(data)[0].steps == 0
+    result = model.decompress(data)
     assert result.exact
     assert all_equal(result.images, list(held_out[:4]))
-    part = decompress(model, data[: len(data) // 2])
+    part = model.decompress(data[: len(data) // 2])
     assert not part.exact
     assert len(part.images) == 4
 
 
 def test_a_damaged_payload_is_told_and_not_shown_as_exact(model, held_out):
-    data = bytearray(compress(model, list(held_out[:2])))
+    data = bytearray(model.compress(list(held_out[:2])))
     told = []
     for place in range(16, len(data)):
         damaged = data.copy()
         damaged[place] ^= 1
         try:
-            assert all_equal(decompress(model, bytes(damaged)).images, list(held_out[:2]))
+            assert all_equal(model.decompress(bytes(damaged)).images, list(held_out[:2]))
         except DdpmError as error:
             told.append(str(error))
     assert all("damaged" in sentence for sentence in told)
@@ -163,25 +165,57 @@ def test_a_damaged_payload_is_told_and_not_shown_as_exact(model, held_out):
 
 
 def test_the_file_names_the_model_it_needs(model, held_out):
-    data = compress(model, [held_out[0]])
-    other = tiny_model(seed=5)
-    other._errors = model.errors()
-    assert archive.fingerprint(model) != archive.fingerprint(other)
-    needed = f"{archive.fingerprint(model):06x}"
+    data = model.compress([held_out[0]])
+    other = replace(tiny_model(seed=5), error=model.error)
+    assert fingerprint(model) != fingerprint(other)
+    needed = f"{fingerprint(model):06x}"
     with pytest.raises(DdpmError, match=f"needs the model with fingerprint {needed}"):
-        decompress(other, data)
+        other.decompress(data)
 
 
-def test_the_fingerprint_is_of_everything_the_decoder_uses(run, model):
-    again = load(run)
-    assert archive.fingerprint(again) == archive.fingerprint(model)
-    next(iter(again.network.parameters())).data.view(-1)[0] += 1e-6
-    assert archive.fingerprint(again) != archive.fingerprint(model)
+def changed_weight(model):
+    next(iter(model.network.parameters())).data.view(-1)[0] += 1e-6
+    return model
+
+
+def changed_error(model):
+    error = model.error
+    return replace(model, error=replace(error, xstart_mse=error.xstart_mse * 1.001))
+
+
+def changed_decoder(model):
+    return replace(model, error=replace(model.error, decoder_bpd=model.error.decoder_bpd + 0.01))
+
+
+def changed_betas(model):
+    schedule = schedule_from_betas(model.diffusion.schedule.betas * 1.001)
+    return replace(model, diffusion=replace(model.diffusion, schedule=schedule))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed_weight,
+        changed_error,
+        changed_decoder,
+        changed_betas,
+        lambda model: replace(model, precision="bf16"),
+        lambda model: replace(model, format=replace(model.format, levels=16)),
+        lambda model: replace(model, diffusion=replace(model.diffusion, clip_sample=False)),
+    ],
+)
+def test_the_fingerprint_is_of_everything_the_decoder_uses(run, model, change):
+    assert fingerprint(load(run)) == fingerprint(model)
+    assert fingerprint(change(load(run))) != fingerprint(model)
 
 
 BAD = {
     "no images": ([], {}, "no images"),
-    "levels": ([torch.full((1, 8, 8), 17, dtype=torch.uint8)], {}, r"0\.\.16, got 17"),
+    "levels": (
+        [torch.full((1, 8, 8), 17, dtype=torch.uint8)],
+        {},
+        r"0\.\.16, but .* have 17",
+    ),
     "no pixels": ([torch.zeros(1, 0, 8, dtype=torch.uint8)], {}, "without pixels"),
     "too large": ([torch.zeros(1, 3000, 3000, dtype=torch.uint8)], {}, "several files"),
     "steps": ([torch.zeros(1, 8, 8, dtype=torch.uint8)], {"steps": 21}, r"1\.\.20, got 21"),
@@ -193,11 +227,11 @@ BAD = {
 def test_what_cannot_be_compressed_is_refused(model, name):
     images, options, words = BAD[name]
     with pytest.raises(DdpmError, match=words):
-        compress(model, images, **options)
+        model.compress(images, **options)
 
 
 def test_a_header_cannot_ask_for_more_memory_than_a_file_may_hold(model):
-    own = archive.fingerprint(model)
+    own = fingerprint(model)
     huge = [
         Header(own, 0, 5, 1, MAX_VALUES, None, 0),
         Header(own, 0, 5, 1, 1, ((1 << 34, 1 << 34),), 0),
@@ -206,29 +240,29 @@ def test_a_header_cannot_ask_for_more_memory_than_a_file_may_hold(model):
     ]
     for header in huge:
         with pytest.raises(DdpmError, match=r"several files|without pixels"):
-            decompress(model, header.pack())
+            model.decompress(header.pack())
     with pytest.raises(DdpmError, match="damaged"):
-        decompress(model, Header(own, 0, 21, 1, 1, None, 0).pack())
+        model.decompress(Header(own, 0, 21, 1, 1, None, 0).pack())
 
 
 def test_progress_ends_at_its_own_total(model, held_out):
     done = []
-    data = compress(
-        model, list(held_out[:3]), steps=4, progress=lambda n, total: done.append((n, total))
+    data = model.compress(
+        list(held_out[:3]), steps=4, progress=lambda n, total, label: done.append((n, total))
     )
-    assert sum(n for n, _ in done) == 24
+    assert [n for n, _ in done][:: len(done) - 1] == [0, 24]
     assert {total for _, total in done} == {24}
     done.clear()
-    decompress(model, data, progress=lambda n, total: done.append((n, total)))
-    assert sum(n for n, _ in done) == 12
+    model.decompress(data, progress=lambda n, total, label: done.append((n, total)))
+    assert [n for n, _ in done][:: len(done) - 1] == [0, 12]
     assert {total for _, total in done} == {12}
 
 
 def test_the_figures_of_the_codec_add_up(model, held_out):
     figures = measure_codec(model, held_out[:6], steps=4, single=2, fractions=(0.5, 1.0))
     assert sum(figures.split().values()) == pytest.approx(8 * figures.archive / (6 * 64))
-    assert figures.archive == len(compress(model, list(held_out[:6]), steps=4))
-    assert figures.single == [len(compress(model, [image])) for image in held_out[:2]]
+    assert figures.archive == len(model.compress(list(held_out[:6]), steps=4))
+    assert figures.single == [len(model.compress([image])) for image in held_out[:2]]
     assert 0 < figures.network < figures.decode
     assert figures.prefixes[-1].mse == 0
     levels = 255 / 16

@@ -7,9 +7,8 @@ import pytest
 from PIL import Image
 
 from ddpm.cli import main
-from ddpm.data.images import to_bytes
-from ddpm.runs.folder import checkpoint_path
-from helpers import tiny_model
+from ddpm.data.images import ImageFormat
+from helpers import checkpoint_path, measured_model
 
 
 @pytest.fixture
@@ -17,8 +16,8 @@ def folder(tmp_path, held_out):
     """Four digits as PNG files."""
     folder = tmp_path / "in"
     folder.mkdir()
-    for i, image in enumerate(held_out[:4]):
-        Image.fromarray(to_bytes(image[0].numpy(), 17)).save(folder / f"{i}.png")
+    for i, pixels in enumerate(ImageFormat(1, 8, 8, 17).to_bytes(held_out[:4].numpy())):
+        Image.fromarray(pixels[0]).save(folder / f"{i}.png")
     return folder
 
 
@@ -62,7 +61,7 @@ def test_evaluate_codec_writes_the_figures(run, tmp_path, capsys):
 
 
 def other_model(path):
-    tiny_model(seed=9).save(checkpoint_path(path, 1))
+    measured_model(seed=9).save(checkpoint_path(path, 1))
     return str(path)
 
 
@@ -96,7 +95,6 @@ MISTAKES = {
 def test_a_mistake_is_one_sentence_and_exit_code_2(
     name, run, folder, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("ddpm.model.MEASURED_IMAGES", 20)
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "x.ddpm"
     assert main(["compress", str(run), str(folder), "-o", str(file), "--steps", "3"]) == 0

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.codec import compress, decompress
-from ddpm.codec.header import Header, unpack
+from ddpm.codec.header import Header, parse
 from ddpm.errors import DdpmError
 
 FILES = int(os.environ.get("DDPM_FUZZ", "600"))
@@ -40,13 +39,13 @@ def insert(random, data):
 
 def noise(random, data):
     """A true header before random bytes."""
-    size = len(data) - len(unpack(bytes(data))[1])
+    size = len(data) - len(parse(bytes(data))[1])
     return data[:size] + random.bytes(random.integers(0, 80))
 
 
 def forge(random, data):
     """A header with a right checksum and wrong contents, before the true payload."""
-    header, payload = unpack(bytes(data))
+    header, payload = parse(bytes(data))
     sizes = [None, ((8, 8),) * 2, ((3, 40), (1, 1)), ((4000, 4000),) * 2]
     forged = Header(
         header.model,
@@ -65,7 +64,7 @@ def forge(random, data):
 
 def reseal(random, data):
     """Bits turned in the header, whose checksum is then made right."""
-    size = len(data) - len(unpack(bytes(data))[1])
+    size = len(data) - len(parse(bytes(data))[1])
     data[random.integers(6, size - 1)] = random.integers(256)
     data[size - 1] = zlib.crc32(data[: size - 1]) & 255
     return data
@@ -80,9 +79,9 @@ def files(model, held_out):
     odd = [torch.zeros(1, 3, 11, dtype=torch.uint8), held_out[7]]
     one, three = [held_out[0]], list(held_out[:3])
     return [
-        (compress(model, one), one),
-        (compress(model, three, steps=8), three),
-        (compress(model, odd, steps=3), odd),
+        (model.compress(one), one),
+        (model.compress(three, steps=8), three),
+        (model.compress(odd, steps=3), odd),
     ]
 
 
@@ -95,7 +94,7 @@ def test_no_damage_ends_in_anything_but_images_or_a_sentence(model, files):
         mutation = MUTATIONS[random.integers(len(MUTATIONS))]
         damaged = bytes(mutation(random, bytearray(data)))
         try:
-            result = decompress(model, damaged, sample=bool(i % 2))
+            result = model.decompress(damaged, sample=bool(i % 2))
         except DdpmError as error:
             told.append(str(error))
         else:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm.codec.bits import BitReader, BitWriter, EndOfData
-from ddpm.codec.header import Header, unpack, varint
+from ddpm.codec.header import Header, parse, varint
 from ddpm.errors import DdpmError
 
 SMALL = Header(0x123456, 0xDEADBEEF, 5, 2, 1, None, 30)
@@ -24,7 +24,7 @@ FIELDS = st.tuples(
 @given(fields=FIELDS, payload=st.binary(max_size=20))
 def test_a_header_comes_back_with_what_follows_it(fields, payload):
     header = Header(*fields)
-    found, rest = unpack(header.pack() + payload)
+    found, rest = parse(header.pack() + payload)
     assert found == header
     assert rest == payload[: header.length]
 
@@ -37,7 +37,7 @@ def test_every_cut_of_a_header_is_refused():
     data = SMALL.pack()
     for size in range(len(data)):
         with pytest.raises(DdpmError):
-            unpack(data[:size])
+            parse(data[:size])
 
 
 def test_every_flipped_bit_of_a_header_is_seen():
@@ -46,20 +46,20 @@ def test_every_flipped_bit_of_a_header_is_seen():
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8
         with pytest.raises(DdpmError):
-            unpack(bytes(damaged))
+            parse(bytes(damaged))
 
 
 def test_what_is_wrong_with_a_header_is_named():
     data = bytearray(SMALL.pack())
     data[2] = 9
     with pytest.raises(DdpmError, match=r"format version 9.*reads version 1"):
-        unpack(bytes(data))
+        parse(bytes(data))
     with pytest.raises(DdpmError, match="not a file of"):
-        unpack(b"\x89PNG\r\n")
+        parse(b"\x89PNG\r\n")
     with pytest.raises(DdpmError, match="not a file of"):
-        unpack(b"")
+        parse(b"")
     with pytest.raises(DdpmError, match="cut off inside its header"):
-        unpack(SMALL.pack()[:8])
+        parse(SMALL.pack()[:8])
 
 
 def test_a_number_takes_one_byte_for_every_seven_bits():

@@ -22,10 +22,15 @@ def gaussian_target(d, kl_bits, seed):
     return mean, np.full(d, variance, np.float32)
 
 
+def arrived(tree, mean, variance):
+    """What a receiver gets of a target."""
+    return tree.vector(tree.search(mean, variance))
+
+
 @given(d=st.integers(1, 300), bits=st.integers(0, 400), k=st.integers(1, 6), key=st.integers(0, 9))
 @settings(max_examples=100, deadline=None)
 def test_the_branches_share_the_dimensions_out_and_the_bits(d, bits, k, key):
-    tree = TreeCode(branch_bits=k).layout(d, bits, key)
+    tree = TreeCode(branch_bits=k).grow(d, bits, key)
     covered = tree.dims[tree.dims < d]
     assert sorted(covered) == list(range(d))
     assert int(tree.bits.sum()) == bits
@@ -36,16 +41,14 @@ def test_the_branches_share_the_dimensions_out_and_the_bits(d, bits, k, key):
 @given(d=st.integers(1, 100), bits=st.integers(0, 60), key=st.integers(0, 9))
 @settings(max_examples=50, deadline=None)
 def test_a_path_says_the_same_to_everyone_and_its_beginning_the_same_part(d, bits, key):
-    code = TreeCode(beam=8)
-    mean, variance = gaussian_target(d, bits, key)
-    path = code.encode(mean, variance, bits, key)
-    widths = code.layout(d, bits, key).bits
-    assert len(path) == len(widths)
+    tree = TreeCode(beam=8).grow(d, bits, key)
+    path = tree.search(*gaussian_target(d, bits, key))
+    assert len(path) == len(tree.bits)
     assert (path >= 0).all()
-    assert (path < 1 << widths).all()
-    z = code.decode(path, d, bits, key)
-    assert np.array_equal(z, TreeCode(beam=64).decode(path, d, bits, key))
-    part = code.decode(path[: len(path) // 2], d, bits, key)
+    assert (path < 1 << tree.bits).all()
+    z = tree.vector(path)
+    assert np.array_equal(z, TreeCode(beam=64).grow(d, bits, key).vector(path))
+    part = tree.vector(path[: len(path) // 2])
     assert ((part == z) | (part == 0)).all()
 
 
@@ -66,7 +69,7 @@ def test_a_target_arrives_with_its_own_variance_for_a_tenth_more_than_its_kl(kl_
     told, spread, mismatch = 0.0, [], []
     for seed in range(4):
         mean, variance = gaussian_target(d, kl_bits, seed)
-        z = code.decode(code.encode(mean, variance, bits, seed), d, bits, seed)
+        z = arrived(code.grow(d, bits, seed), mean, variance)
         told += delivered(z, mean, variance)
         spread.append(((z - mean) ** 2 / variance).mean())
         mismatch.append(z.var())
@@ -83,7 +86,7 @@ def test_a_beam_beats_choosing_each_branch_alone():
         score[beam] = 0.0
         for seed in range(3):
             mean, variance = gaussian_target(d, 200, seed)
-            z = code.decode(code.encode(mean, variance, bits, seed), d, bits, seed)
+            z = arrived(code.grow(d, bits, seed), mean, variance)
             score[beam] += delivered(z, mean, variance) / 3
     assert score[1024] > score[1] + 10
 
@@ -92,9 +95,9 @@ def test_a_small_tree_is_searched_to_the_end():
     d, bits = 5, 8
     code = TreeCode(branch_bits=4, beam=256)
     mean, variance = gaussian_target(d, 6, seed=1)
-    best = code.decode(code.encode(mean, variance, bits, 7), d, bits, 7)
+    best = arrived(code.grow(d, bits, 7), mean, variance)
     everything = [
-        delivered(code.decode(np.array([a, b]), d, bits, 7), mean, variance)
+        delivered(code.grow(d, bits, 7).vector(np.array([a, b])), mean, variance)
         for a in range(16)
         for b in range(16)
     ]
@@ -104,9 +107,7 @@ def test_a_small_tree_is_searched_to_the_end():
 def test_dimensions_that_do_not_matter_decide_nothing():
     mean, variance = gaussian_target(40, 30, seed=2)
     mean[20:], variance[20:] = 0, 1
-    code = TreeCode()
-    path = code.encode(mean, variance, 30, 0)
-    z = code.decode(path, 40, 30, 0)
+    z = arrived(TreeCode().grow(40, 30, 0), mean, variance)
     assert delivered(z, mean, variance) == pytest.approx(
         delivered(z[:20], mean[:20], variance[:20]), abs=1e-4
     )

@@ -10,7 +10,7 @@ from ddpm.errors import DdpmError
 
 def test_the_papers_constants():
     schedule = make_schedule()
-    assert len(schedule) == 1000
+    assert schedule.num_timesteps == 1000
     assert schedule.betas.dtype == np.float64
     assert (schedule.betas[0], schedule.betas[-1]) == (1e-4, 0.02)
     assert schedule.alphas_cumprod[-1] == pytest.approx(4.04e-5, rel=2e-3)
@@ -62,16 +62,6 @@ def test_a_respaced_chain_has_the_same_marginals():
     assert short.respace([1, 3]).timesteps.tolist() == [3, 999]
     # And its step 2 -> 1 is the whole chain's steps 250 -> 3 one after the other.
     assert short.alphas[2] == pytest.approx(np.prod(whole.alphas[4:251]), rel=1e-9)
-
-
-def test_even_timesteps_have_both_ends():
-    schedule = make_schedule()
-    assert schedule.even_timesteps(1).tolist() == [999]
-    for k in (2, 10, 37, 1000):
-        steps = schedule.even_timesteps(k)
-        assert len(set(steps.tolist())) == k
-        assert (steps[0], steps[-1]) == (0, 999)
-        assert np.ptp(np.diff(steps)) <= 1
 
 
 @pytest.mark.parametrize(

@@ -39,11 +39,11 @@ def test_real_digits_are_recognised_and_near_each_other_and_noise_is_not():
     train, held_out = digits("train"), digits("test")
     recogniser = DigitRecogniser(train)
     noise = torch.randint(0, 17, (100, 1, 8, 8), dtype=torch.uint8)
-    assert 0.8 < recogniser.share(held_out.images) < 0.95
-    assert recogniser.share(noise) < 0.05
-    near = pixel_frechet_distance(train.images, held_out.images, 17)
+    assert 0.8 < recogniser.fraction(held_out.images) < 0.95
+    assert recogniser.fraction(noise) < 0.05
+    near = pixel_frechet_distance(train.images, held_out.images, held_out.format)
     assert near == pytest.approx(0.465, abs=0.01)
-    assert pixel_frechet_distance(noise, held_out.images, 17) > 20 * near
+    assert pixel_frechet_distance(noise, held_out.images, held_out.format) > 20 * near
 
 
 def test_nearest_neighbours_are_those_of_brute_force():

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from ddpm.data.digits import digits
+from ddpm.data.images import ImageFormat
 from ddpm.errors import DdpmError
 from ddpm.evaluation.image_formats import (
     LONGEST,
@@ -18,17 +19,22 @@ from ddpm.evaluation.image_formats import (
     sheet,
 )
 
+DIGITS = ImageFormat(1, 8, 8, 17)
+
 
 def test_a_sheet_holds_every_image_once_and_black_beyond():
     images = torch.arange(5, dtype=torch.uint8).reshape(5, 1, 1, 1).expand(5, 1, 2, 3) + 1
-    pixels = sheet(images, 256)
+    pixels = sheet(images, ImageFormat(1, 2, 3))
     assert pixels.shape == (10, 3)
     assert pixels[::2, 0].tolist() == [1, 2, 3, 4, 5]
     many = torch.full((3, 3, LONGEST // 2, 1), 7, dtype=torch.uint8)
-    wide = sheet(many, 256)
+    wide = sheet(many, ImageFormat(3, LONGEST // 2, 1))
     assert wide.shape == (2 * (LONGEST // 2), 2, 3)
     assert (wide == 7).mean() == 3 / 4
-    assert sheet(torch.full((1, 1, 1, 1), 16, dtype=torch.uint8), 17).item() == 255
+    assert (
+        sheet(torch.full((1, 1, 1, 1), 16, dtype=torch.uint8), ImageFormat(1, 1, 1, 17)).item()
+        == 255
+    )
 
 
 def test_lossless_sizes_are_those_of_whole_files():
@@ -36,12 +42,12 @@ def test_lossless_sizes_are_those_of_whole_files():
     buffer = io.BytesIO()
     spread = np.round(images.numpy() * (255 / 16)).astype(np.uint8).reshape(160, 8)
     Image.fromarray(spread).save(buffer, format="PNG", optimize=True)
-    assert lossless_bytes(images, 17, "PNG") == buffer.tell()
-    assert lossless_bytes(images, 17, "WebP") < images.numel()
+    assert lossless_bytes(images, DIGITS, "PNG") == buffer.tell()
+    assert lossless_bytes(images, DIGITS, "WebP") < images.numel()
 
 
 def test_a_better_quality_takes_more_bytes_and_errs_less():
-    points = lossy_curve(digits("test").images[:40], 17, "JPEG")
+    points = lossy_curve(digits("test").images[:40], DIGITS, "JPEG")
     assert len(points) == len(QUALITIES)
     sizes, errors = zip(*points, strict=True)
     assert sizes[0] < sizes[-1]
@@ -51,4 +57,4 @@ def test_a_better_quality_takes_more_bytes_and_errs_less():
 def test_only_what_can_be_written_is_offered_and_only_pictures_are_taken():
     assert {"PNG", "WebP", "JPEG"} <= set(available_formats())
     with pytest.raises(DdpmError, match="1 or 3 channels"):
-        sheet(torch.zeros(1, 2, 4, 4, dtype=torch.uint8), 256)
+        sheet(torch.zeros(1, 2, 4, 4, dtype=torch.uint8), ImageFormat(2, 4, 4))

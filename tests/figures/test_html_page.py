@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from ddpm.errors import DdpmError
-from ddpm.figures.html_page import Report
+from ddpm.figures.html_page import HtmlPage
 
 
 @pytest.fixture
 def page(tmp_path):
     """A page with one of everything."""
-    report = Report("A <title> & more")
+    report = HtmlPage("A <title> & more")
     report.section("Samples")
     report.text("1 < 2")
     picture = Image.new("RGB", (3, 2), (10, 20, 30))
@@ -52,4 +52,4 @@ def test_parts_come_in_the_order_they_were_added(page):
 def test_a_page_that_cannot_be_written_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DdpmError, match="cannot write"):
-        Report("x").write(tmp_path / "file" / "report.html")
+        HtmlPage("x").write(tmp_path / "file" / "report.html")

@@ -7,13 +7,20 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from ddpm.diffusion.bound_terms import mean_over_dims
+from ddpm.data.images import ImageFormat
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.schedule import make_schedule
 from ddpm.errors import DdpmError
 from ddpm.likelihood.bound import evaluate_bound, stratified_bound
+from ddpm.likelihood.trajectory import even_timesteps
 
 V = 0.04  # variance of the Gaussian data: a standard deviation of 25 grey levels, never clipped
+
+
+def bound_of(diffusion, denoiser, images, levels=256, **options):
+    """`evaluate_bound` for images of any size."""
+    image_format = ImageFormat(*images.shape[1:], levels)
+    return evaluate_bound(diffusion, denoiser, images, image_format, **options)
 
 
 def gaussian_denoiser(diffusion, v=V):
@@ -59,13 +66,13 @@ def expected_decoder(sigma2, mse):
 def test_every_term_and_the_total_agree_with_the_closed_form_on_gaussian_data(variance, steps):
     schedule = make_schedule(timesteps=100, beta_end=0.1)
     whole_mse = expected_terms(schedule, schedule.betas)[1]
-    table = whole_mse if variance == "analytic" else None
+    table = whole_mse.__getitem__ if variance == "analytic" else None
     diffusion = GaussianDiffusion(schedule, "epsilon", variance, False, table)
     denoiser = gaussian_denoiser(diffusion)
     if steps:
-        diffusion = diffusion.respace(schedule.even_timesteps(steps))
+        diffusion = diffusion.respace(even_timesteps(schedule.num_timesteps, steps))
     chain = diffusion.schedule
-    bound = evaluate_bound(diffusion, denoiser, gaussian_images(), 256)
+    bound = bound_of(diffusion, denoiser, gaussian_images(), 256)
 
     mse = expected_terms(chain, chain.betas)[1]
     sigma2 = {
@@ -115,10 +122,11 @@ def test_the_bound_is_never_below_the_entropy_of_the_data(variance, steps):
     denoise, images, entropy = toy(plain)
     mse = None
     if variance == "analytic":
-        mse = evaluate_bound(plain, denoise, images, 3).xstart_mse.mean(axis=0) + 1e-6
+        mse = bound_of(plain, denoise, images, 3).xstart_mse.mean(axis=0) + 1e-6
+        mse = mse.__getitem__
     diffusion = GaussianDiffusion(schedule, "sample", variance, True, mse)
-    diffusion = diffusion.respace(schedule.even_timesteps(steps))
-    bound = evaluate_bound(diffusion, denoise, images, 3)
+    diffusion = diffusion.respace(even_timesteps(schedule.num_timesteps, steps))
+    bound = bound_of(diffusion, denoise, images, 3)
     assert bound.mean > entropy - 2 * bound.standard_error
     if variance == "analytic" and steps == 200:
         assert bound.mean < entropy + 0.5  # and it is a useful bound, not just any large number
@@ -127,19 +135,19 @@ def test_the_bound_is_never_below_the_entropy_of_the_data(variance, steps):
 def test_no_image_is_dropped_and_batches_change_nothing():
     diffusion = GaussianDiffusion(make_schedule(timesteps=20), clip_sample=False)
     images = gaussian_images(n=11, side=4)
-    whole = evaluate_bound(diffusion, gaussian_denoiser(diffusion), images, 256, batch_size=11)
-    split = evaluate_bound(diffusion, gaussian_denoiser(diffusion), images, 256, batch_size=3)
+    whole = bound_of(diffusion, gaussian_denoiser(diffusion), images, 256, batch_size=11)
+    split = bound_of(diffusion, gaussian_denoiser(diffusion), images, 256, batch_size=3)
     assert whole.terms.shape == (11, 20)
     assert whole.total == pytest.approx(split.total, rel=1e-5)
-    other = evaluate_bound(diffusion, gaussian_denoiser(diffusion), images, 256, seed=1)
+    other = bound_of(diffusion, gaussian_denoiser(diffusion), images, 256, seed=1)
     assert abs(other.mean - whole.mean) > 1e-6
 
 
 def test_the_stratified_estimate_is_unbiased():
     diffusion = GaussianDiffusion(make_schedule(timesteps=50, beta_end=0.1), clip_sample=False)
     denoiser, images = gaussian_denoiser(diffusion), gaussian_images(n=400, side=4)
-    full = evaluate_bound(diffusion, denoiser, images, 256)
-    estimate = stratified_bound(diffusion, denoiser, images, 256, draws=10)
+    full = bound_of(diffusion, denoiser, images, 256)
+    estimate = stratified_bound(diffusion, denoiser, images, ImageFormat(1, 4, 4), draws=10)
     difference = estimate.double().numpy() - full.total
     error = float(difference.std()) / math.sqrt(len(images))
     assert float(difference.mean()) == pytest.approx(0, abs=4 * error)
@@ -152,15 +160,19 @@ def test_the_stratified_estimate_is_unbiased():
 def test_the_stratified_estimate_of_every_t_of_a_chain_is_the_bound_itself():
     diffusion = GaussianDiffusion(make_schedule(timesteps=1, beta_end=0.1), clip_sample=False)
     denoiser, images = gaussian_denoiser(diffusion), gaussian_images(n=400, side=4)
-    full = evaluate_bound(diffusion, denoiser, images, 256).total
-    estimate = stratified_bound(diffusion, denoiser, images, 256, draws=1).double().numpy()
+    full = bound_of(diffusion, denoiser, images, 256).total
+    estimate = (
+        stratified_bound(diffusion, denoiser, images, ImageFormat(1, 4, 4), draws=1)
+        .double()
+        .numpy()
+    )
     assert estimate.mean() == pytest.approx(full.mean(), abs=4 * full.std() / math.sqrt(400))
 
 
 def test_rate_distortion_starts_with_the_prior_and_ends_with_everything_paid():
     diffusion = GaussianDiffusion(make_schedule(timesteps=20), clip_sample=False)
     images = gaussian_images(n=6, side=4)
-    bound = evaluate_bound(diffusion, gaussian_denoiser(diffusion), images, 256)
+    bound = bound_of(diffusion, gaussian_denoiser(diffusion), images, 256)
     curve = bound.rate_distortion()
     assert curve["rate"][0] == pytest.approx(bound.prior.mean())
     assert curve["rate"][-1] == pytest.approx(bound.mean)
@@ -176,7 +188,7 @@ def test_rate_distortion_starts_with_the_prior_and_ends_with_everything_paid():
 def test_the_squared_errors_are_those_of_x_0_and_of_the_noise():
     diffusion = GaussianDiffusion(make_schedule(timesteps=10), clip_sample=False)
     images = gaussian_images(n=3, side=4)
-    bound = evaluate_bound(diffusion, lambda x, t: torch.zeros_like(x), images, 256)
+    bound = bound_of(diffusion, lambda x, t: torch.zeros_like(x), images, 256)
     # A network that always says 0 errs by the noise's own mean square, which is about 1.
     assert bound.eps_mse.mean() == pytest.approx(1.0, abs=0.15)
     # And its x_0 = x_t / sqrt(abar) errs by noise^2 (1 - abar) / abar.
@@ -187,5 +199,32 @@ def test_the_squared_errors_are_those_of_x_0_and_of_the_noise():
 def test_an_empty_set_is_refused():
     diffusion = GaussianDiffusion(make_schedule(timesteps=5))
     with pytest.raises(DdpmError, match="no images"):
-        evaluate_bound(diffusion, lambda x, t: x, torch.zeros(0, 1, 4, 4, dtype=torch.uint8), 256)
-    assert mean_over_dims(torch.ones(2, 3)).tolist() == [1.0, 1.0]
+        bound_of(diffusion, lambda x, t: x, torch.zeros(0, 1, 4, 4, dtype=torch.uint8), 256)
+
+
+def test_a_source_is_read_batch_by_batch_and_gives_what_a_tensor_gives():
+    diffusion = GaussianDiffusion(make_schedule(timesteps=10), clip_sample=False)
+    images, read = gaussian_images(n=7, side=4), []
+
+    class Source:
+        def __len__(self):
+            return 7
+
+        def __getitem__(self, indices):
+            read.append(indices.tolist())
+            return images[indices]
+
+    denoiser = gaussian_denoiser(diffusion)
+    image_format = ImageFormat(1, 4, 4)
+    streamed = evaluate_bound(diffusion, denoiser, Source(), image_format, batch_size=3)
+    assert max(map(len, read)) == 3
+    assert [i for batch in read for i in batch] == list(range(7))
+    whole = evaluate_bound(diffusion, denoiser, images, image_format, batch_size=3)
+    assert np.array_equal(streamed.terms, whole.terms)
+
+
+def test_images_of_another_format_are_refused():
+    diffusion = GaussianDiffusion(make_schedule(timesteps=5))
+    images = torch.full((2, 1, 4, 4), 17, dtype=torch.uint8)
+    with pytest.raises(DdpmError, match="but the images have 17"):
+        evaluate_bound(diffusion, lambda x, t: x, images, ImageFormat(1, 4, 4, 17))

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from ddpm.errors import DdpmError
 from ddpm.model import load
 from ddpm.runs.checkpoint import load_checkpoint, save_checkpoint
-from ddpm.runs.folder import checkpoint_path, checkpoints, errors_path, find_checkpoint, rotate
+from helpers import checkpoint_path, checkpoints
+from ddpm.runs.folder import errors_path, find_checkpoint, rotate
 from ddpm.runtime.atomic import atomically
 from helpers import tiny_model
 
@@ -24,7 +25,7 @@ def saved(tmp_path):
 def test_a_model_comes_back_the_same(saved):
     before, after = tiny_model(), load(saved)
     assert torch.equal(before.sample(3, seed=5), after.sample(3, seed=5))
-    assert (after.config, after.facts) == (before.config, before.facts)
+    assert (after.config, after.format) == (before.config, before.format)
     assert after.history == before.history
     assert not any(p.requires_grad for p in after.network.parameters())
 

@@ -10,16 +10,11 @@ import pytest
 import torch
 
 from ddpm.errors import Damaged, DdpmError
-from ddpm.model import DataFacts, load
+from ddpm.data.images import ImageFormat
+from ddpm.model import load
 from ddpm.runs.checkpoint import HEADER, load_checkpoint
-from ddpm.runs.folder import (
-    KEEP,
-    checkpoint_path,
-    checkpoints,
-    clear_leftovers,
-    load_newest,
-    rotate,
-)
+from ddpm.runs.folder import KEEP, clear_leftovers, load_newest, rotate
+from helpers import checkpoint_path, checkpoints
 from ddpm.runtime.atomic import check_room, free_bytes
 from ddpm.training import train
 from ddpm.training.state import TrainingState
@@ -234,7 +229,7 @@ def test_a_disk_that_will_not_last_is_told_at_the_start(tmp_path, monkeypatch, c
 
 def test_the_size_of_a_checkpoint_is_known_before_it_is_written(tmp_path):
     config = tiny_config(steps=1)
-    state = TrainingState(config, DataFacts((1, 8, 8), 17, "x"), torch.device("cpu"))
+    state = TrainingState(config, ImageFormat(1, 8, 8, 17), torch.device("cpu"))
     written = train(config, tiny_images(), tmp_path).checkpoint
     header = written.stat().st_size - state.nbytes
-    assert 0 < header < HEADER * len(load_checkpoint(written)[0])
+    assert 0 < header < HEADER * len(tensors_of(written))

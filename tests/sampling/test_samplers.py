@@ -9,8 +9,8 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.schedule import make_schedule
 from ddpm.errors import DdpmError
-from ddpm.likelihood.trajectory import quadratic_timesteps
-from ddpm.sampling import ancestral, ddim, dpm_solver, get_sampler, langevin
+from ddpm.likelihood.trajectory import even_timesteps, quadratic_timesteps
+from ddpm.sampling import Ancestral, Ddim, DpmSolver, Langevin, Sampler, get_sampler
 
 MEAN = torch.tensor([0.5, -0.3, 0.1, 0.0], dtype=torch.float64)
 ROOT = torch.tensor(
@@ -50,27 +50,23 @@ def moments_agree(x, n, mean=MEAN, covariance=COVARIANCE, slack=0.0):
 def test_ancestral_sampling_reproduces_gaussian_data(prediction, steps):
     n = 8000
     diffusion = GaussianDiffusion(make_schedule(), prediction, "fixed_small", False)
-    diffusion = diffusion.respace(diffusion.schedule.even_timesteps(steps))
+    diffusion = diffusion.respace(even_timesteps(1000, steps))
     denoiser = gaussian_denoiser(diffusion, prediction)
-    x = ancestral(diffusion, denoiser, torch.randn(n, 1, 2, 2), lambda i: torch.randn(n, 1, 2, 2))
+    x = Ancestral()(diffusion, denoiser, torch.randn(n, 1, 2, 2), lambda i: torch.randn(n, 1, 2, 2))
     moments_agree(x, n, slack=0.0 if steps == 1000 else 0.02)
 
 
 @pytest.mark.parametrize(
-    ("sampler", "steps", "slack", "options"),
-    [
-        (ddim, 1000, 0.0, {}),
-        (dpm_solver, 25, 0.02, {}),
-        (langevin, 300, 0.03, {"corrections": 10}),
-    ],
+    ("sampler", "steps", "slack"),
+    [(Ddim(), 1000, 0.0), (DpmSolver(), 25, 0.02), (Langevin(corrections=10), 300, 0.03)],
 )
-def test_the_other_samplers_do_too(sampler, steps, slack, options):
+def test_the_other_samplers_do_too(sampler, steps, slack):
     n = 8000
     diffusion = GaussianDiffusion(make_schedule(), clip_sample=False)
     diffusion = diffusion.respace(quadratic_timesteps(1000, steps))
     denoiser = gaussian_denoiser(diffusion, "epsilon")
     start = torch.randn(n, 1, 2, 2)
-    x = sampler(diffusion, denoiser, start, lambda i: torch.randn(n, 1, 2, 2), **options)
+    x = sampler(diffusion, denoiser, start, lambda i: torch.randn(n, 1, 2, 2))
     moments_agree(x, n, slack=slack)
 
 
@@ -88,18 +84,11 @@ def test_a_ddim_step_equals_diffusers(eta):
     x, output, noise = (torch.randn(2, 1, 4, 4) for _ in range(3))
     for index in (0, 1, 5):
         taken = []
-        ddim(
-            diffusion,
-            lambda x, t: output,
-            x,
-            lambda i: noise,
-            start=index,
-            eta=eta,
-            callback=taken.append,
+        after = Ddim(eta)(
+            diffusion, lambda x, t: output, x, lambda i: noise, start=index, callback=taken.append
         )
-        after = taken[1].x_t if index > 0 else ddim(
-            diffusion, lambda x, t: output, x, lambda i: noise, start=0, eta=eta
-        )  # fmt: skip
+        if index > 0:
+            after = taken[1].x_t
         kwargs = {"variance_noise": noise if index > 0 else torch.zeros_like(noise)}
         expected = theirs.step(
             output, 100 * index, x, eta=eta, use_clipped_model_output=True, **kwargs
@@ -124,7 +113,7 @@ def test_dpm_solver_equals_diffusers():
     for t in theirs.timesteps:
         output = denoiser(expected, t.expand(3))
         expected = theirs.step(output, t, expected).prev_sample
-    found = dpm_solver(diffusion, denoiser, start, lambda i: torch.empty(0))
+    found = DpmSolver()(diffusion, denoiser, start, lambda i: torch.empty(0))
     assert torch.allclose(found, expected, atol=1e-3, rtol=1e-3)
 
 
@@ -136,38 +125,49 @@ def test_the_last_step_adds_no_noise_and_the_result_is_not_clipped():
         asked.append(i)
         return torch.zeros(1, 1, 2, 2)
 
-    x = ancestral(diffusion, lambda x, t: x * 0 + 7.0, torch.zeros(1, 1, 2, 2), noise)
+    x = Ancestral()(diffusion, lambda x, t: x * 0 + 7.0, torch.zeros(1, 1, 2, 2), noise)
     assert asked == [4, 3, 2, 1]
     assert x.unique().tolist() == [7.0]
 
 
-def test_the_step_at_start_is_taken_too_and_the_callback_sees_every_step():
+@pytest.mark.parametrize("sampler", [Ancestral(), Ddim(), DpmSolver(), Langevin(corrections=3)])
+def test_the_step_at_start_is_taken_too_and_the_callback_sees_every_step(sampler):
     diffusion = GaussianDiffusion(make_schedule()).respace([10, 300, 600, 999])
-    for sampler in (ancestral, ddim, dpm_solver, langevin):
-        seen, told = [], []
+    seen, asked = [], []
 
-        def denoiser(x, t, told=told):
-            told.append(int(t[0]))
-            return torch.zeros_like(x)
+    def denoiser(x, t):
+        asked.append(int(t[0]))
+        return torch.zeros_like(x)
 
-        x = torch.randn(1, 1, 2, 2)
-        sampler(
-            diffusion, denoiser, x, lambda i: torch.zeros(1, 1, 2, 2), start=2, callback=seen.append
-        )
-        assert [state.timestep for state in seen] == [600, 300, 10]
-        assert [state.index for state in seen] == [2, 1, 0]
-        assert sorted(set(told), reverse=True) == [600, 300, 10]
-        assert torch.equal(seen[0].x_t, x)
+    x = torch.randn(1, 1, 2, 2)
+    sampler(
+        diffusion, denoiser, x, lambda i: torch.zeros(1, 1, 2, 2), start=2, callback=seen.append
+    )
+    assert [state.timestep for state in seen] == [600, 300, 10]
+    assert [state.index for state in seen] == [2, 1, 0]
+    calls = getattr(sampler, "calls_per_step", 1)
+    assert asked == [t for t in (600, 300, 10) for _ in range(calls)]
+    assert torch.equal(seen[0].x_t, x)
+
+
+def test_a_sampler_is_found_by_its_name_or_is_one():
+    assert get_sampler("ddim") == Ddim(eta=0.0)
+    own = Langevin(step_size=0.1)
+    assert get_sampler(own) is own
+    for name in ("ancestral", "ddim", "dpm-solver", "langevin"):
+        assert isinstance(get_sampler(name), Sampler)
 
 
 def test_wrong_use_gives_a_sentence():
     diffusion = GaussianDiffusion(make_schedule(timesteps=5))
     x = torch.zeros(1, 1, 2, 2)
-    with pytest.raises(DdpmError, match="unknown sampler"):
+    with pytest.raises(DdpmError, match="unknown sampler 'euler'; choose from ancestral, ddim"):
         get_sampler("euler")
     with pytest.raises(DdpmError, match="start"):
-        ancestral(diffusion, lambda x, t: x, x, lambda i: x, start=5)
+        Ancestral()(diffusion, lambda x, t: x, x, lambda i: x, start=5)
     with pytest.raises(DdpmError, match="eta"):
-        ddim(diffusion, lambda x, t: x, x, lambda i: x, eta=1.5)
+        Ddim(eta=1.5)
     with pytest.raises(DdpmError, match="step_size"):
-        langevin(diffusion, lambda x, t: x, x, lambda i: x, step_size=0.0)
+        Langevin(step_size=0.0)
+    with pytest.raises(DdpmError, match="corrections"):
+        Langevin(corrections=0)

@@ -18,8 +18,7 @@ from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.schedule import make_schedule
 from ddpm.evaluation import pixel_frechet_distance
 from ddpm.model import Ddpm, load
-from ddpm.runs.folder import checkpoint_path
-from helpers import tiny_config, tiny_model
+from helpers import checkpoint_path, tiny_config, tiny_model
 
 TINY = [
     *("--network.ch", "8", "--network.ch-mult", "1", "--network.norm-groups", "4"),

@@ -19,9 +19,8 @@ from ddpm.data.folder import image_folder
 from ddpm.errors import DdpmError
 from ddpm.model import load
 from ddpm.runs.checkpoint import load_checkpoint, save_checkpoint
-from ddpm.runs.folder import checkpoint_path, checkpoints
 from ddpm.training import train
-from helpers import tiny_config, tiny_images, tiny_model
+from helpers import checkpoint_path, checkpoints, tiny_config, tiny_images, tiny_model
 
 TINY = [
     *("--network.ch", "8", "--network.ch-mult", "1", "--network.norm-groups", "4"),
@@ -130,7 +129,7 @@ def test_a_name_too_long_for_a_file_is_one_sentence(saved, capsys):
 
 def test_any_flipped_byte_of_the_tensors_is_noticed(saved):
     whole = saved.read_bytes()
-    header = 8 + struct.unpack("<Q", whole[:8])[0]
+    header = 8 + struct.parse("<Q", whole[:8])[0]
     for place in np.random.default_rng(0).integers(header, len(whole), 30):
         damaged = bytearray(whole)
         damaged[place] ^= 0x10
@@ -141,7 +140,7 @@ def test_any_flipped_byte_of_the_tensors_is_noticed(saved):
 
 def test_a_damaged_description_is_one_sentence_or_the_same_model(saved):
     whole, samples = saved.read_bytes(), load(saved).sample(1)
-    header = 8 + struct.unpack("<Q", whole[:8])[0]
+    header = 8 + struct.parse("<Q", whole[:8])[0]
     rng = np.random.default_rng(0)
     messages = []
     for place in rng.choice(header, 150, replace=False):
@@ -254,7 +253,7 @@ def test_words_in_a_path_are_not_taken_for_markup(tmp_path, capsys):
 def test_a_checkpoint_is_plain_safetensors_with_json_inside(saved):
     tensors, metadata = load_checkpoint(saved)
     assert set(load_file(saved)) == set(tensors)
-    size = struct.unpack("<Q", saved.read_bytes()[:8])[0]
+    size = struct.parse("<Q", saved.read_bytes()[:8])[0]
     header = json.loads(saved.read_bytes()[8 : 8 + size])
     described = json.loads(header["__metadata__"]["ddpm"])
     assert described["format"] == 1

@@ -6,9 +6,9 @@ import pytest
 
 from ddpm.cli import main
 from ddpm.runs.checkpoint import load_checkpoint
-from ddpm.runs.folder import checkpoint_path, checkpoints
 from ddpm.runtime.atomic import free_bytes
 from ddpm.training import loop
+from helpers import checkpoint_path, checkpoints
 from system.test_damage import TINY, mistake
 
 

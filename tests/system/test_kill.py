@@ -16,9 +16,7 @@ import torch
 from PIL import Image
 
 from ddpm.runs.checkpoint import load_checkpoint
-from ddpm.runs.folder import checkpoint_path, checkpoints
-from ddpm.runs.log import read_stats
-from helpers import tiny_images
+from helpers import checkpoint_path, checkpoints, stats_of, tiny_images
 
 KILLS = int(os.environ.get("DDPM_KILLS", "2"))
 SAVE_EVERY = 5
@@ -87,7 +85,7 @@ def kill(members, process):
 
 def last_step(run):
     """The last step in the log."""
-    lines = read_stats(run)
+    lines = stats_of(run)
     return lines[-1]["step"] if lines else 0
 
 
@@ -157,7 +155,7 @@ def assert_same_end(a, b, steps):
     for name in one:
         assert torch.equal(one[name], two[name]), name
     assert (described["config"], described["facts"]) == (other["config"], other["facts"])
-    losses = [[(line["step"], line["loss"]) for line in read_stats(run)] for run in (a, b)]
+    losses = [[(line["step"], line["loss"]) for line in stats_of(run)] for run in (a, b)]
     assert losses[0] == losses[1]
     assert [step for step, _ in losses[0]] == list(range(1, steps + 1))
 

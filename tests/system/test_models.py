@@ -24,7 +24,7 @@ def test_every_model_has_its_errors_and_its_card():
         assert model.source[0] == file
         errors = load_errors(errors_path(file), model.source[1])
         assert errors is not None
-        assert errors.xstart_mse.shape == (model.diffusion.num_timesteps, *model.facts.shape)
+        assert errors.xstart_mse.shape == (model.diffusion.num_timesteps, *model.format.shape)
         card = file.with_suffix(".md").read_text()
         assert f"{model.network.num_parameters():,}" in card
         assert f"{model.history['images']:,}" in card
@@ -43,4 +43,4 @@ def test_the_network_has_learned(monkeypatch):
     noise = torch.randn(2, 3, 32, 32)
     t = torch.full((2,), 300)
     x_t = model.diffusion.q_sample(torch.zeros_like(noise), t, noise)
-    assert (model.denoiser(x_t, t) - noise).square().mean() < 0.1
+    assert (model.denoiser()(x_t, t) - noise).square().mean() < 0.1

@@ -7,11 +7,9 @@ import torch
 
 from ddpm.config import TrainingConfig
 from ddpm.errors import Diverged
-from ddpm.runs.folder import checkpoint_path, checkpoints
-from ddpm.runs.log import read_stats
 from ddpm.training import train
 from ddpm.training.divergence import LossWatch
-from helpers import tiny_config, tiny_images, with_training
+from helpers import checkpoint_path, checkpoints, stats_of, tiny_config, tiny_images, with_training
 from training.test_loop import at_step
 
 
@@ -95,7 +93,7 @@ def test_a_spike_stops_the_run_and_leaves_a_checkpoint_from_before(tmp_path, mon
     assert aside == ["diverged-step-00000060.safetensors"]
     monkeypatch.undo()
     train(tiny_config(**options), tiny_images(), tmp_path, resume=True)
-    losses = {line["step"]: line["loss"] for line in read_stats(tmp_path)}
+    losses = {line["step"]: line["loss"] for line in stats_of(tmp_path)}
     assert max(losses[step] for step in range(55, 71, 5)) < 2 * losses[50]
 
 

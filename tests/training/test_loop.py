@@ -14,19 +14,17 @@ from PIL import Image
 from ddpm.config import TrainingConfig
 from ddpm.data.folder import image_folder
 from ddpm.errors import DdpmError
-from ddpm.runs.checkpoint import load_checkpoint
-from ddpm.runs.folder import checkpoint_path, checkpoints
-from ddpm.runs.log import RunLog, read_stats
+from ddpm.runs.log import RunLog
 from ddpm.runtime.randomness import Randomness, derive_key
 from ddpm.training import loop, train
 from ddpm.training.state import TrainingState
 from ddpm.training.step import learning_rate
-from helpers import tiny_config, tiny_images, with_training
+from helpers import checkpoint_path, checkpoints, stats_of, tiny_config, tiny_images, with_training
 
 
 def tensors_of(result):
     """What the newest checkpoint of a run holds."""
-    return load_checkpoint(result.checkpoint)[0]
+    return tensors_of(result.checkpoint)
 
 
 def assert_identical(a, b):
@@ -78,7 +76,7 @@ def first_loss_by_hand(config, images, network, index):
 
 def initial_network(config):
     """The network as a run of this configuration begins with it."""
-    facts = loop.DataFacts((1, 8, 8), 17, "x")
+    facts = loop.ImageFormat(1, 8, 8, 17)
     return TrainingState(config, facts, torch.device("cpu")).network
 
 
@@ -91,7 +89,7 @@ def test_the_loss_of_step_0_is_the_one_computed_by_hand(tmp_path, flip):
     network = initial_network(config)
     expected = first_loss_by_hand(config, images, network, index).item()
     train(config, images, tmp_path)
-    (line,) = read_stats(tmp_path)
+    (line,) = stats_of(tmp_path)
     assert line["step"] == 1
     assert line["loss"] == pytest.approx(expected, rel=1e-5)
     assert 0.5 < expected < 1.5  # the fresh network predicts about nothing of unit noise
@@ -210,7 +208,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     with pytest.raises(DdpmError, match=r"the loss became nan at step 1[3-5]"):
         train(tiny_config(), tiny_images(), tmp_path)
     assert checkpoints(tmp_path) == [checkpoint_path(tmp_path, 10)]
-    tensors, _ = load_checkpoint(checkpoint_path(tmp_path, 10))
+    tensors = tensors_of(checkpoint_path(tmp_path, 10))
     assert all(tensor.isfinite().all() for tensor in tensors.values())
 
 
@@ -220,7 +218,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
     with pytest.raises(DdpmError, match=r"lower --training\.lr"):
         train(tiny_config(), tiny_images(), tmp_path)
     for path in checkpoints(tmp_path):
-        tensors, _ = load_checkpoint(path)
+        tensors = tensors_of(path)
         assert all(tensor.isfinite().all() for tensor in tensors.values())
 
 
@@ -269,7 +267,7 @@ def test_a_run_leaves_its_configuration_curves_checkpoints_and_sample_grids(tmp_
     config = tiny_config(sample_every=10)
     result = train(config, tiny_images(), tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["training"]["lr"] == 1e-3
-    assert [line["step"] for line in read_stats(tmp_path)] == [5, 10, 15, 20]
+    assert [line["step"] for line in stats_of(tmp_path)] == [5, 10, 15, 20]
     assert [p.name for p in checkpoints(tmp_path)] == [
         "step-00000010.safetensors",
         "step-00000020.safetensors",
@@ -285,7 +283,7 @@ def test_a_run_leaves_its_configuration_curves_checkpoints_and_sample_grids(tmp_
 
 def test_the_learning_rate_in_the_log_is_that_of_the_step_just_taken(tmp_path):
     train(tiny_config(log_every=1, steps=6), tiny_images(), tmp_path)
-    rates = [line["lr"] for line in read_stats(tmp_path)]
+    rates = [line["lr"] for line in stats_of(tmp_path)]
     assert rates == pytest.approx([2e-4, 4e-4, 6e-4, 8e-4, 1e-3, 1e-3])
 
 
@@ -302,10 +300,10 @@ def test_the_log_forgets_what_a_resumed_run_will_measure_again(tmp_path):
     log = RunLog(tmp_path, 20)
     log.write(25, loss=0.5)
     log.close()
-    assert [line["step"] for line in read_stats(tmp_path)] == [10, 20, 25]
+    assert [line["step"] for line in stats_of(tmp_path)] == [10, 20, 25]
 
 
 def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
     (tmp_path / "stats.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
-    assert read_stats(tmp_path) == [{"step": 1, "loss": 2.0}]
-    assert read_stats(tmp_path / "nowhere") == []
+    assert stats_of(tmp_path) == [{"step": 1, "loss": 2.0}]
+    assert stats_of(tmp_path / "nowhere") == []

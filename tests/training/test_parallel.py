@@ -17,11 +17,9 @@ import torch
 from ddpm.cli import main
 from ddpm.errors import DdpmError
 from ddpm.runs.checkpoint import load_checkpoint
-from ddpm.runs.folder import checkpoint_path, checkpoints
-from ddpm.runs.log import read_stats
 from ddpm.runtime import parallel
 from ddpm.training import loop, train
-from helpers import tiny_config, tiny_images, with_training
+from helpers import checkpoint_path, checkpoints, stats_of, tiny_config, tiny_images, with_training
 from training import together
 
 TINY = [
@@ -43,7 +41,7 @@ def launch(processes, *command, **variables):
 
 def losses(run):
     """The loss of every step of a run."""
-    return [line["loss"] for line in read_stats(run)]
+    return [line["loss"] for line in stats_of(run)]
 
 
 # -- the same numbers ----------------------------------------------------------------------------
@@ -158,7 +156,7 @@ def test_signals_to_one_process_stop_all_at_one_step_saved(tmp_path):
     options = ["--training.batch-size", "4", "--out", str(tmp_path)]
     process = launch(2, "-m", "ddpm", "train", "digits", *TINY, *endless, *options)
     deadline = time.monotonic() + 120
-    while len(read_stats(tmp_path)) < 3 and process.poll() is None:
+    while len(stats_of(tmp_path)) < 3 and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     target = worker(process.pid, 1)
@@ -255,7 +253,7 @@ def test_activation_checkpointing_keeps_less_and_trains_to_the_same_bits(tmp_pat
         for name, flag in (("plain", False), ("frugal", True))
     )
     assert all(torch.equal(plain[name], frugal[name]) for name in plain)
-    facts = loop.DataFacts((1, 8, 8), 17, "x")
+    facts = loop.ImageFormat(1, 8, 8, 17)
     network = loop.TrainingState(config, facts, torch.device("cpu")).network
     inputs = torch.randn(4, 1, 8, 8), torch.arange(4)
     before = kept_bytes(network, *inputs)

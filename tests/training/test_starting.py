@@ -9,18 +9,17 @@ from scipy.stats import chisquare
 from ddpm.cli import main
 from ddpm.errors import DdpmError
 from ddpm.model import load
-from ddpm.runs.folder import checkpoints
 from ddpm.training import train
 from ddpm.training.loop import prepare_run
 from ddpm.training.state import TrainingState
 from ddpm.training.step import TrainingStep
-from helpers import tiny_config, tiny_images, tiny_model, with_training
+from helpers import checkpoints, tiny_config, tiny_images, tiny_model, with_training
 
 
 def drawn_times(n=4000, **training):
     """The timesteps of the first images of a run, and the schedule."""
     config = tiny_config(**training)
-    step = TrainingStep(TrainingState(config, tiny_model().facts, torch.device("cpu")))
+    step = TrainingStep(TrainingState(config, tiny_model().format, torch.device("cpu")))
     return step.times(torch.arange(n)), step.diffusion.schedule
 
 

@@ -9,22 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.config import NetworkConfig, TrainingConfig
+from ddpm.config import TrainingConfig, UNetConfig
 from ddpm.errors import DdpmError
 from ddpm.networks.unet import UNet
-from ddpm.runs.checkpoint import load_checkpoint
-from ddpm.runs.folder import checkpoints
-from ddpm.runs.log import read_stats
 from ddpm.runtime.randomness import Randomness
 from ddpm.training.ema import Ema
 from ddpm.training.loop import train
-from ddpm.training.presets import PRESETS, get_preset
+from ddpm.training.presets import get_preset
 from ddpm.training.step import learning_rate
-from helpers import tiny_config, tiny_images, with_training
+from helpers import checkpoints, stats_of, tiny_config, tiny_images, with_training
 
 
 def tensors_of(run):
-    return load_checkpoint(checkpoints(run)[-1])[0]
+    return tensors_of(checkpoints(run)[-1])
 
 
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.1, "flip": True}])
@@ -38,7 +35,7 @@ def test_resuming_gives_bit_identical_weights(tmp_path, options):
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert not any(torch.equal(whole[k], whole[k.replace("network", "ema")])
                    for k in whole if k.startswith("network.conv_out.w"))  # fmt: skip
-    assert [line["step"] for line in read_stats(tmp_path / "parts")] == list(range(5, 201, 5))
+    assert [line["step"] for line in stats_of(tmp_path / "parts")] == list(range(5, 201, 5))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -110,13 +107,13 @@ def test_the_first_loss_is_algorithm_1_by_hand(tmp_path):
     a = torch.from_numpy(abar)[t].reshape(-1, 1, 1, 1)
     assert float((a.sqrt() * x + (1 - a).sqrt() * noise).std()) > 0.3
     # At the start the last layer is nearly zero, so the loss is the mean square of the noise.
-    assert read_stats(tmp_path)[0]["loss"] == pytest.approx(float((noise**2).mean()), rel=1e-3)
+    assert stats_of(tmp_path)[0]["loss"] == pytest.approx(float((noise**2).mean()), rel=1e-3)
 
 
 def test_training_lowers_the_loss(tmp_path):
     config = tiny_config(steps=300, log_every=50, lr=3e-3)
     train(config, tiny_images(n=4, seed=3), tmp_path)
-    losses = [line["loss"] for line in read_stats(tmp_path)]
+    losses = [line["loss"] for line in stats_of(tmp_path)]
     assert losses[-1] < 0.7 * losses[0]
 
 
@@ -131,10 +128,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
 
 
 def test_the_optimiser_is_the_papers_adam(tmp_path):
-    from ddpm.model import DataFacts
     from ddpm.training.state import TrainingState
 
-    state = TrainingState(tiny_config(), DataFacts((1, 8, 8), 17, "x"), torch.device("cpu"))
+    state = TrainingState(tiny_config(), ImageFormat(1, 8, 8, 17), torch.device("cpu"))
     group = state.optimizer.param_groups[0]
     assert type(state.optimizer) is torch.optim.Adam
     assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.9, 0.999), 1e-8, 0)
@@ -169,7 +165,7 @@ def test_presets_hold_the_papers_values(name):
 def test_every_preset_takes_a_step_with_a_tiny_network(name, tmp_path):
     config = get_preset(name)
     levels = tuple(1 for _ in config.network.ch_mult)
-    network: NetworkConfig = replace(config.network, ch=8, ch_mult=levels, norm_groups=4)
+    network: UNetConfig = replace(config.network, ch=8, ch_mult=levels, norm_groups=4)
     training = replace(config.training, steps=1, batch_size=2, sample_every=0)
     side = min(config.data.image_size, 32)
     config = replace(config, network=network, training=training)

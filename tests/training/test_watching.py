@@ -18,11 +18,9 @@ from ddpm.cli.progress import progress_bar
 from ddpm.cli.watch import sparkline
 from ddpm.errors import DdpmError
 from ddpm.figures.curves import run_curves
-from ddpm.runs.folder import checkpoint_path
-from ddpm.runs.log import read_stats
 from ddpm.runs.status import run_status
 from ddpm.training import train
-from helpers import tiny_config, tiny_images, with_training
+from helpers import checkpoint_path, stats_of, tiny_config, tiny_images, with_training
 from system.test_damage import mistake
 
 
@@ -147,7 +145,7 @@ def test_plot_draws_the_curves_of_a_run(half_way, tmp_path, capsys):
 
 
 def test_every_panel_shows_its_curve(half_way):
-    lines = read_stats(half_way)
+    lines = stats_of(half_way)
     whole = np.asarray(run_curves(lines))
     quarter = whole.shape[0] // 4
     below = {"lr": slice(2 * quarter, 3 * quarter), "images_per_second": slice(-quarter, None)}
@@ -189,7 +187,7 @@ def test_wandb_gets_what_stats_get_and_the_same_run_when_resumed(tmp_path, monke
     monkeypatch.setitem(sys.modules, "wandb", fake)
     config = tiny_config(steps=10, wandb="digits")
     train(config, tiny_images(), tmp_path)
-    assert fake.points == read_stats(tmp_path)
+    assert fake.points == stats_of(tmp_path)
     assert [point["step"] for point in fake.points] == [5, 10]
     train(with_training(config, steps=15), tiny_images(), tmp_path, resume=True)
     assert [point["step"] for point in fake.points] == [5, 10, 15]

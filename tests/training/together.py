@@ -11,8 +11,9 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from ddpm.data.images import ImageFormat
 from ddpm.errors import DdpmError
-from ddpm.model import DataFacts, load
+from ddpm.model import load
 from ddpm.networks import sharding
 from ddpm.runtime import parallel
 from ddpm.training import loop, state, train
@@ -27,7 +28,7 @@ DROPOUT = tiny_config(dropout=0.3, channels=3, batch_size=8, steps=5, log_every=
 
 def work(folder):
     """Train, draw, measure and err; what came of it, by name, for this process."""
-    found = {"seen": [], "size": parallel.size(), "parts": sharding.in_parts()}
+    found = {"seen": [], "size": parallel.size(), "parts": sharding.is_sharded()}
     real = loop.TrainingStep.__call__
 
     def noting(self, images):
@@ -55,13 +56,13 @@ def parallel_errors(model):
     """The errors on images that need no file."""
     from ddpm.likelihood.denoising_error import measure_errors
 
-    return measure_errors(model.diffusion, model.denoiser, tiny_images(60).images, 17)
+    return measure_errors(model.diffusion, model.denoiser(), tiny_images(60).images, 17)
 
 
 def one_step():
     """How often a step of two micro-batches exchanges gradients; numbers held of weights, averages
     and moments."""
-    config, facts = with_training(CONFIG, accumulate=2), DataFacts((1, 8, 8), 17, "x")
+    config, facts = with_training(CONFIG, accumulate=2), ImageFormat(1, 8, 8, 17)
     training = state.TrainingState(config, facts, torch.device("cpu"))
     step = loop.TrainingStep(training)
     count = 0
@@ -137,6 +138,6 @@ def broken(sentence):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with parallel.together():
+    with parallel.process_group():
         result = work(Path(sys.argv[1]))
         torch.save(result, Path(sys.argv[1]) / f"rank{parallel.rank()}.pt")

@@ -11,6 +11,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 COMMANDS = {
     "train": "train a model from a preset",
@@ -20,15 +21,16 @@ COMMANDS = {
     "compress": "put images into one file, to the last bit",
     "decompress": "get them back, from the whole file or a part",
     "evaluate": "measure bits/dim, rate-distortion and the codec",
+    "measure": "measure the denoising error that compression needs",
     "reproduce": "train and measure the variants of the paper's Table 2",
     "models": "list the trained models that come with the package",
     "info": "say what a trained model is",
     "demo": "train, sample and show the embedded digits in a few minutes",
 }
 
-SHARED = ("train", "sample", "evaluate")
+SHARED = ("train", "sample", "evaluate", "measure")
 
-USAGE = "usage: ddpm COMMAND ...\n\n" + "\n".join(
+USAGE = "usage: ddpm [--import MODULE] COMMAND ...\n\n" + "\n".join(
     f"  {name:<12}{text}" for name, text in COMMANDS.items()
 )
 
@@ -38,34 +40,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="ddpm: %(message)s", level=logging.WARNING)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE + "\n\n`ddpm COMMAND --help` shows the options of one.")
+        print(f"{USAGE}\n\n`ddpm COMMAND --help` shows the options of one. `--import MODULE` makes")
+        print("the networks, samplers and presets known that a module of your own registers.")
         return 0 if arguments else 2
     if arguments[0] == "--version":
         from ddpm import __version__
 
         print(__version__)
         return 0
-    name, *rest = arguments
-    if name not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        print(f"ddpm: unknown command '{name}'; choose from {known}", file=sys.stderr)
-        return 2
 
-    from ddpm.errors import DdpmError, check
+    from ddpm.cli.parse import as_flags
+    from ddpm.errors import DdpmError
     from ddpm.runtime import parallel
 
     try:
-        check(
-            name in SHARED or parallel.launched() == 1,
-            f"`ddpm {name}` runs in one process; start it without torchrun or accelerate",
-        )
-        command = importlib.import_module(f"ddpm.cli.{name}")
-        with parallel.together():
-            return int(command.run(rest) or 0)
+        name, rest = with_imports(arguments)
+        with parallel.process_group():
+            return int(load_command(name).run(rest) or 0)
     except (DdpmError, OSError) as error:
         # An OSError is a disk that filled up, a name too long: nothing to trace.
-        parallel.tell(f"ddpm: {error}")
+        parallel.print_once(f"ddpm: {as_flags(str(error))}")
         return 2
     except KeyboardInterrupt:
-        parallel.tell("ddpm: interrupted")
+        parallel.print_once("ddpm: interrupted")
         return 130
+
+
+def with_imports(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command and its arguments, after the modules of each leading `--import` were imported."""
+    from ddpm.errors import DdpmError
+    from ddpm.registry import import_module
+
+    while arguments and arguments[0] == "--import":
+        if len(arguments) < 2:
+            raise DdpmError("--import needs the name of a module")
+        import_module(arguments[1])
+        arguments = arguments[2:]
+    if not arguments:
+        raise DdpmError(f"no command is given; choose from {', '.join(COMMANDS)}")
+    return arguments[0], arguments[1:]
+
+
+def load_command(name: str) -> ModuleType:
+    """The module of a command."""
+    from ddpm.errors import check
+    from ddpm.runtime import parallel
+
+    check(name in COMMANDS, f"unknown command '{name}'; choose from {', '.join(COMMANDS)}")
+    check(
+        name in SHARED or parallel.launched() == 1,
+        f"`ddpm {name}` runs in one process; start it without torchrun or accelerate",
+    )
+    return importlib.import_module(f"ddpm.cli.{name}")

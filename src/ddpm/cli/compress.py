@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from ddpm.cli.parse import parse, positional, say
-from ddpm.cli.progress import counting_bar, progress_bar
+from ddpm.cli.progress import progress_bar
 from ddpm.data.exact_files import read_images
 from ddpm.errors import check
 from ddpm.model import load
@@ -34,14 +34,9 @@ def run(argv: Sequence[str]) -> int:
     args = parse(Compress, rest, f"compress {name or 'RUN'} {path or 'IMAGE|FOLDER'}")
     out = args.out.expanduser()
     check(not out.is_dir(), f"--out must be a file, and {out} is a folder")
-    check(args.steps is None or args.steps >= 1, f"--steps must be at least 1, got {args.steps}")
     model = load(name)
-    images = read_images(Path(path).expanduser(), model.facts)
-    with progress_bar("evaluations") as bar:
-        measuring = bar.add_task("measuring errors", total=None, note="")
-        model.errors(lambda count: bar.advance(measuring, count))
-        bar.remove_task(measuring)
-        progress = counting_bar(bar, "compressing")
+    images = read_images(Path(path).expanduser(), model.format)
+    with progress_bar() as progress:
         data = model.compress(images, steps=args.steps, progress=progress)
     atomically(out, lambda partial: partial.write_bytes(data))
     values = sum(image.numel() for image in images)

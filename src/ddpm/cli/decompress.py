@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 import tyro
 
 from ddpm.cli.parse import parse, positional, say
-from ddpm.cli.progress import counting_bar, progress_bar
-from ddpm.codec.header import unpack
+from ddpm.cli.progress import progress_bar
+from ddpm.codec import parse as parse_file
 from ddpm.data.exact_files import write_images
 from ddpm.errors import check
 from ddpm.model import load
@@ -37,30 +37,40 @@ def run(argv: Sequence[str]) -> int:
     path, rest = positional(rest, "a file after the run", "decompress")
     args = parse(Decompress, rest, f"decompress {name or 'RUN'} {path or 'FILE'}")
     out = args.out.expanduser()
-    check(args.bytes is None or args.fraction is None, "give --bytes or --fraction, not both")
-    check(args.bytes is None or args.bytes >= 1, f"--bytes must be at least 1, got {args.bytes}")
+    whole = read(Path(path).expanduser())
+    data = beginning(whole, args.bytes, args.fraction)
+    file = parse_file(data)
     check(
-        args.fraction is None or 0 < args.fraction <= 1,
-        f"--fraction must lie in (0, 1], got {args.fraction}",
-    )
-    file = Path(path).expanduser()
-    check(file.is_file(), f"{file} is not a file")
-    data = file.read_bytes()
-    size = len(data)
-    if args.fraction is not None:
-        data = data[: round(size * args.fraction)]
-    data = data[: args.bytes]
-    header, _ = unpack(data)
-    check(
-        header.count == 1 or out.suffix != ".png",
-        f"the file holds {header.count:,} images; give --out a folder instead of {out}",
+        file.header.count == 1 or out.suffix != ".png",
+        f"the file holds {file.header.count:,} images; give --out a folder instead of {out}",
     )
     model = load(name)
-    with progress_bar("evaluations") as bar:
-        progress = counting_bar(bar, "decompressing")
-        result = model.decompress(data, sample=args.reconstruct == "sample", progress=progress)
-    write_images(result.images, out, model.facts)
-    state = "exact" if result.exact else f"after {result.steps} of {header.steps} steps, not exact"
+    with progress_bar() as progress:
+        result = model.decompress(file, sample=args.reconstruct == "sample", progress=progress)
+    write_images(result.images, out, model.format)
+    reached = f"after {result.steps} of {file.header.steps} steps, not exact"
     count = len(result.images)
-    say(f"{count:,} image{'s' * (count > 1)} from {len(data):,} of {size:,} bytes, {state}: {out}")
+    say(
+        f"{count:,} image{'s' * (count > 1)} from {len(data):,} of {len(whole):,} bytes, "
+        f"{'exact' if result.exact else reached}: {out}"
+    )
     return 0
+
+
+def read(path: Path) -> bytes:
+    """All of a file."""
+    check(path.is_file(), f"{path} is not a file")
+    return path.read_bytes()
+
+
+def beginning(data: bytes, size: int | None, fraction: float | None) -> bytes:
+    """The first bytes of a file that --bytes or --fraction asks for."""
+    check(size is None or fraction is None, "give --bytes or --fraction, not both")
+    check(size is None or size >= 1, f"--bytes must be at least 1, got {size}")
+    check(
+        fraction is None or 0 < fraction <= 1,
+        f"--fraction must lie in (0, 1], got {fraction}",
+    )
+    if fraction is not None:
+        return data[: round(len(data) * fraction)]
+    return data[:size]

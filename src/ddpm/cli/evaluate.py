@@ -5,32 +5,34 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
+from ddpm.cli.data import as_tensor, open_for
 from ddpm.cli.parse import parse, positional, say
-from ddpm.cli.progress import naming_bar, progress_bar
-from ddpm.config import Precision
-from ddpm.data import open_data
+from ddpm.cli.progress import progress_bar
 from ddpm.data.exact_files import save_png
+from ddpm.data.images import FirstImages, ImageSource, unit_to_byte_rmse
 from ddpm.data.open import Split
 from ddpm.errors import check
 from ddpm.evaluation import pixel_frechet_distance
 from ddpm.evaluation.codec_comparison import compare_codec
 from ddpm.figures.bound_plots import rate_distortion_plot
+from ddpm.figures.codec_plots import comparison_pictures
 from ddpm.likelihood.bound import Bound
+from ddpm.likelihood.plan import Plan
 from ddpm.likelihood.trajectory import predicted_bpd
 from ddpm.model import Ddpm, load
 from ddpm.runtime import parallel
-from ddpm.runtime.atomic import atomically
+from ddpm.runtime.atomic import atomically, write_text
+from ddpm.runtime.device import Precision
+from ddpm.runtime.progress import Progress
 from ddpm.sampling import get_sampler
 
 
@@ -53,12 +55,7 @@ class Evaluate:
     """How many images, the first of the set; all by default."""
     sampler: str = "ancestral"
     """For --frechet: ancestral, ddim, dpm-solver or langevin."""
-    steps: int | None = None
-    """Timesteps of the chain; all T by default, and chosen by the amount of data for the codec."""
-    trajectory: str = "even"
-    """Which timesteps: even, quadratic or optimal."""
-    variance: str | None = None
-    """fixed_small, fixed_large or analytic; the model's own by default."""
+    plan: Annotated[Plan, tyro.conf.arg(name="")] = field(default_factory=Plan)
     seed: int = 0
     """Decides the noise."""
     batch_size: int = 256
@@ -73,6 +70,24 @@ def run(argv: Sequence[str]) -> int:
     """Parse, measure, write, print the table."""
     name, rest = positional(argv, "a run or checkpoint", "evaluate")
     args = parse(Evaluate, rest, f"evaluate {name or 'RUN'}")
+    check_arguments(args)
+    model = load(name, precision=args.precision)
+    model.chain(args.plan)  # a wrong choice is refused before anything is read
+    source = open_for(model, args.data, args.split)
+    images = FirstImages(source, len(source) if args.images is None else args.images)
+    out = args.out or (Path(name) if Path(name).is_dir() else Path(name).parent) / "evaluation"
+    if args.bpd:
+        evaluate_bpd(model, images, args, out)
+    if args.codec:
+        evaluate_codec(model, images, args.plan.steps, out)
+    if args.frechet is not None:
+        training = FirstImages(open_for(model, args.data, "train"), args.frechet)
+        evaluate_frechet(model, images, training, args, out)
+    return 0
+
+
+def check_arguments(args: Evaluate) -> None:
+    """Refuse options that make no sense together."""
     check(
         args.bpd or args.codec or args.frechet is not None,
         "say what to measure: --bpd, --codec or --frechet N",
@@ -89,70 +104,43 @@ def run(argv: Sequence[str]) -> int:
     check(args.batch_size >= 1, f"--batch-size must be at least 1, got {args.batch_size}")
     check(args.images is None or args.images >= 1, f"--images must be positive, got {args.images}")
     check(args.seed >= 0, f"--seed must be at least 0, got {args.seed}")
-    model = load(name, precision=args.precision)
-    config = replace(model.config.data, path=args.data or model.config.data.path)
-    source = open_data(config, args.split)
-    check(
-        source.grey_levels == model.facts.grey_levels,
-        f"{source.name} has {source.grey_levels} grey levels, but the model was trained with "
-        f"{model.facts.grey_levels}",
-    )
-    images = source[torch.arange(min(args.images or len(source), len(source)))]
-    out = args.out or (Path(name) if Path(name).is_dir() else Path(name).parent) / "evaluation"
-    if args.codec or args.variance == "analytic" or args.trajectory == "optimal":
-        with progress_bar("evaluations") as bar:
-            errors = bar.add_task("measuring errors", total=None, note="")
-            model.errors(lambda count: bar.advance(errors, count))
-    if args.bpd:
-        evaluate_bpd(model, images, args, source.name, out)
-    if args.codec:
-        evaluate_codec(model, images, args.steps, out)
-    if args.frechet is not None:
-        training = open_data(config, "train")
-        reference = training[torch.arange(min(args.frechet, len(training)))]
-        evaluate_frechet(model, images, reference, args, out)
-    return 0
 
 
-def evaluate_bpd(model: Ddpm, images: Tensor, args: Evaluate, data: str, out: Path) -> None:
+def evaluate_bpd(model: Ddpm, images: ImageSource, args: Evaluate, out: Path) -> None:
     """The bound: measured, written, printed."""
-    with progress_bar("evaluations") as bar:
-        # The chain is built here too, so that a wrong choice is told before the bar appears.
-        chain = model.chain(args.steps, args.trajectory, args.variance)
-        steps = chain.num_timesteps
-        task = bar.add_task("bits/dim", total=len(images) * steps, note="")
+    with progress_bar() as progress:
         bound = model.bound(
             images,
-            steps=args.steps,
-            trajectory=args.trajectory,
-            variance=args.variance,
+            plan=args.plan,
             seed=args.seed,
             batch_size=args.batch_size,
-            callback=lambda count: bar.advance(task, count),
+            progress=progress,
         )
-    parallel.on_main(lambda: write(bound, model, args, data, out))
+    parallel.on_main(lambda: write_bound(bound, model, args, images.name, out))
     Console().print(block_table(bound))
+    steps = len(bound.timesteps)
     said = (
         f"{bound.mean:.4f} ± {bound.standard_error:.4f} bits/dim on {len(images):,} images of "
-        f"{data} with {steps:,} steps"
+        f"{images.name} with {steps:,} steps"
     )
-    if args.variance == "analytic":
-        tables = predicted_bpd(model.diffusion.schedule, model.errors(), chain.schedule.timesteps)
-        said += f"; the errors on training images predicted {tables + bound.prior.mean():.4f}"
+    if args.plan.variance == "analytic" and model.error is not None:
+        predicted = predicted_bpd(model.diffusion.schedule, model.error, bound.timesteps)
+        said += (
+            f"; the error measured on {model.error.images:,} images predicted "
+            f"{predicted + bound.prior.mean():.4f}"
+        )
     say(
         said,
         f"written to {out}/: bpd.json, rate_distortion.csv, rate_distortion.png",
     )
 
 
-def evaluate_codec(model: Ddpm, images: Tensor, steps: int | None, out: Path) -> None:
+def evaluate_codec(model: Ddpm, images: ImageSource, steps: int | None, out: Path) -> None:
     """Real files: made, compared, written, printed."""
-    with progress_bar("parts") as bar:
-        progress = naming_bar(bar, "codec")
-        comparison = compare_codec(model, images, steps=steps, callback=progress)
-    document = json.dumps(comparison.document()) + "\n"
-    atomically(out / "codec.json", lambda partial: partial.write_text(document))
-    for name, picture in comparison.pictures().items():
+    with progress_bar() as progress:
+        comparison = compare_codec(model, as_tensor(images), steps=steps, progress=progress)
+    write_text(out / "codec.json", json.dumps(comparison.document()) + "\n")
+    for name, picture in comparison_pictures(comparison).items():
         save_png(picture, out / f"{name}.png")
     for head, rows in (
         (["lossless", "bits/dim"], comparison.size_rows()),
@@ -170,42 +158,49 @@ def evaluate_codec(model: Ddpm, images: Tensor, steps: int | None, out: Path) ->
 
 
 def evaluate_frechet(
-    model: Ddpm, images: Tensor, training: Tensor, args: Evaluate, out: Path
+    model: Ddpm, images: ImageSource, training: ImageSource, args: Evaluate, out: Path
 ) -> None:
     """The distance of samples to the images, beside that of as many training images."""
-    n, levels = args.frechet or 0, model.facts.grey_levels
-    calls = model.chain(args.steps, args.trajectory, args.variance).num_timesteps
-    with progress_bar("network calls") as bar:
-        total = len(parallel.share(n)[:: args.batch_size]) * calls
-        task = bar.add_task("sampling", total=total, note="")
+    n, held_out, known = args.frechet or 0, as_tensor(images), as_tensor(training)
+    batches = max(len(parallel.share(n)[:: args.batch_size]), 1)
+    with progress_bar() as bar:
+        counted = Calls(bar)
         samples = model.sample(
             n,
             seed=args.seed,
             sampler=args.sampler,
-            steps=args.steps,
-            trajectory=args.trajectory,
-            variance=args.variance,
+            plan=args.plan,
             batch_size=args.batch_size,
-            callback=lambda state: bar.advance(task),
+            progress=counted,
         )
+    calls = counted.done // batches
     document = {
         "samples": n,
         "images": len(images),
         "calls": calls,
         "sampler": args.sampler,
-        "frechet": pixel_frechet_distance(samples, images, levels),
-        "frechet_of_training_images": pixel_frechet_distance(training, images, levels),
+        "frechet": pixel_frechet_distance(samples, held_out, model.format),
+        "frechet_of_training_images": pixel_frechet_distance(known, held_out, model.format),
     }
-    text = json.dumps(document) + "\n"
-    parallel.on_main(
-        lambda: atomically(out / "frechet.json", lambda partial: partial.write_text(text))
-    )
+    parallel.on_main(lambda: write_text(out / "frechet.json", json.dumps(document) + "\n"))
     say(
         f"Frechet distance of pixels in [-1, 1] to {len(images):,} images: "
         f"{document['frechet']:.3f} for {n:,} samples with {calls:,} calls, "
         f"{document['frechet_of_training_images']:.3f} for {len(training):,} training images",
         f"written to {out}/: frechet.json",
     )
+
+
+class Calls:
+    """A `Progress` that passes on what it is told, and remembers how much was done."""
+
+    def __init__(self, then: Progress) -> None:
+        self.then, self.done = then, 0
+
+    def __call__(self, done: int, total: int, label: str) -> None:
+        """See `Progress`."""
+        self.done = done
+        self.then(done, total, label)
 
 
 def block_table(bound: Bound, blocks: int = 10) -> Table:
@@ -218,16 +213,16 @@ def block_table(bound: Bound, blocks: int = 10) -> Table:
         table.add_row(
             f"{times[-1]}..{times[0]}",
             f"{bound.terms[:, part].mean(axis=0).sum():.4f}",
-            f"{127.5 * np.sqrt(bound.xstart_mse[:, part].mean()):.2f}",
+            f"{unit_to_byte_rmse(bound.xstart_mse[:, part].mean(keepdims=True))[0, 0]:.2f}",
             f"{bound.eps_mse[:, part].mean():.4f}",
         )
     table.add_row("prior L_T", f"{bound.prior.mean():.6f}", "", "")
-    table.add_row("of it L_0", f"{bound.terms[:, 0].mean():.4f}", "", "")
+    table.add_row("of which L_0", f"{bound.terms[:, 0].mean():.4f}", "", "")
     table.add_row("total", f"{bound.mean:.4f}", "", "")
     return table
 
 
-def write(bound: Bound, model: Ddpm, args: Evaluate, data: str, out: Path) -> None:
+def write_bound(bound: Bound, model: Ddpm, args: Evaluate, data: str, out: Path) -> None:
     """bpd.json, rate_distortion.csv and rate_distortion.png."""
     options = {key: str(value) for key, value in asdict(args).items() if value is not None}
     document = {
@@ -236,7 +231,7 @@ def write(bound: Bound, model: Ddpm, args: Evaluate, data: str, out: Path) -> No
         "images": len(bound.total),
         "data": data,
         "options": options,
-        "model": model.history,
+        "model": asdict(model.history),
         "prior": float(bound.prior.mean()),
         "timesteps": bound.timesteps.tolist(),
         "terms": bound.terms.mean(axis=0).tolist(),
@@ -244,11 +239,11 @@ def write(bound: Bound, model: Ddpm, args: Evaluate, data: str, out: Path) -> No
         "eps_mse": bound.eps_mse.mean(axis=0).tolist(),
         "per_image": bound.total.tolist(),
     }
-    atomically(out / "bpd.json", lambda partial: partial.write_text(json.dumps(document) + "\n"))
+    write_text(out / "bpd.json", json.dumps(document) + "\n")
     curve = bound.rate_distortion()
 
     def write_curve(partial: Path) -> None:
-        with partial.open("w", newline="") as file:
+        with partial.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
             rows.writerow(curve)
             rows.writerows(zip(*(column.tolist() for column in curve.values()), strict=True))

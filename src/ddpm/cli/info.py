@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,22 +14,25 @@ from ddpm.model import load
 
 
 def run(argv: Sequence[str]) -> int:
-    """Print the model's facts, configuration and history."""
+    """Print the model's images, configuration and history."""
     name, _ = positional(argv, "a run or checkpoint", "info")
     if not name:
         print("usage: ddpm info RUN\n\nSay what the model in a run or checkpoint is.")
         return 0
     model = load(name, device="cpu")
-    channels, height, width = model.facts.shape
     table = Table(title=escape(name), show_header=False)
-    table.add_row("data", escape(f"{model.facts.name}: {channels} x {height} x {width}"))
-    table.add_row("grey levels", str(model.facts.grey_levels))
-    table.add_row("parameters", f"{model.network.num_parameters():,}")
-    for group, settings in model.config.to_dict().items():
+    table.add_row("images", str(model.format))
+    table.add_row("parameters", f"{model.num_parameters:,}")
+    measured = "not measured" if model.error is None else f"on {model.error.images:,} images"
+    table.add_row("denoising error", measured)
+    for group, settings in {**model.config.to_dict(), "history": asdict(model.history)}.items():
         for key, value in settings.items():
-            table.add_row(f"{group}.{key}", escape(str(value)))
-    for key, value in model.history.items():
-        text = f"{value:.1f}" if isinstance(value, float) else str(value)
-        table.add_row(key, escape(text))
+            table.add_row(f"{group}.{key}", escape(shortened(value)))
     Console().print(table)
     return 0
+
+
+def shortened(value: object, longest: int = 100) -> str:
+    """A value for people: a thousand betas are not shown one by one."""
+    text = f"{value:.1f}" if isinstance(value, float) and value > 100 else str(value)
+    return text if len(text) <= longest else f"{text[:longest]}..."

@@ -26,9 +26,9 @@ def run(argv: Sequence[str]) -> int:
         model = load(file, device="cpu")
         table.add_row(
             name,
-            " x ".join(map(str, model.facts.shape)),
-            f"{model.network.num_parameters():,}",
-            f"{model.history['images']:,} images of {model.facts.name}",
+            " x ".join(map(str, model.format.shape)),
+            f"{model.num_parameters:,}",
+            f"{model.history.images:,} images of {model.history.data}",
             f"{file.stat().st_size / 2**20:.1f} MiB",
         )
     Console().print(table)

@@ -14,6 +14,7 @@ import tyro
 from ddpm.errors import DdpmError
 
 T = TypeVar("T")
+SHORT = {"data.path": "--data", "training.max_minutes": "--max-minutes"}  # of options
 
 
 def parse(
@@ -59,3 +60,12 @@ def positional(argv: Sequence[str], what: str, command: str) -> tuple[str, list[
 def say(*lines: str) -> None:
     """Print what was made and where."""
     print("\n".join(lines), file=sys.stdout, flush=True)
+
+
+def as_flags(sentence: str) -> str:
+    """A sentence with the settings that it names (training.lr) as options (--training.lr)."""
+    return re.sub(
+        r"(?<![\w./-])(data|network|diffusion|training)\.([a-z][a-z_0-9]*)(?![\w./])",
+        lambda found: SHORT.get(found[0], f"--{found[0]}").replace("_", "-"),
+        sentence,
+    )

@@ -10,7 +10,8 @@ from ddpm.cli.parse import parse, positional, say
 from ddpm.data.exact_files import save_png
 from ddpm.errors import check
 from ddpm.figures.curves import run_curves
-from ddpm.runs.log import STATS, read_stats
+from ddpm.runs.folder import RunFolder
+from ddpm.runs.log import read_stats
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,12 @@ def run(argv: Sequence[str]) -> int:
     """Read the run's stats.jsonl and draw it."""
     name, rest = positional(argv, "the folder of a run", "plot")
     args = parse(Plot, rest, f"plot {name or 'RUN'}", Plot())
-    folder = Path(name).expanduser()
+    folder = RunFolder(Path(name).expanduser())
     check(
-        (folder / STATS).is_file(),
-        f"{folder} is not the folder of a training run: it holds no {STATS}",
+        folder.stats.is_file(),
+        f"{folder.path} is not the folder of a training run: it holds no {folder.stats.name}",
     )
-    out = args.out or folder / "curves.png"
+    out = args.out or folder.path / "curves.png"
     save_png(run_curves(read_stats(folder)), out)
     say(f"written to {out}")
     return 0

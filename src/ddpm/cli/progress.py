@@ -1,42 +1,47 @@
-"""Progress bars of the command line."""
+"""Progress bars: what `ddpm.Progress` looks like in a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     Task,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
 
+from ddpm.runtime.progress import Progress
+
+UNITS = {"training": "steps", "sampling": "network calls"}  # others count network evaluations
+
 
 class RateColumn(ProgressColumn):
-    """How many of `unit` are done a second."""
+    """How many are done a second."""
 
-    def __init__(self, unit: str) -> None:
+    def __init__(self) -> None:
         super().__init__(Column(no_wrap=True))
-        self.unit = unit
 
     def render(self, task: Task) -> Text:
         """Empty until there is something to measure."""
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.1f} {self.unit}/s")
+        unit = UNITS.get(task.description, "evaluations")
+        return Text("" if speed is None else f"{speed:,.1f} {unit}/s")
 
 
-def progress_bar(unit: str) -> Progress:
-    """A bar with a rate and the remaining time; tasks carry a field `note` for the rest."""
-    return Progress(
+def bars() -> Bars:
+    """Bars with a rate and the remaining time; tasks carry a field `note` for the rest."""
+    return Bars(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        RateColumn(unit),
+        RateColumn(),
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
         TextColumn("left"),
@@ -44,21 +49,26 @@ def progress_bar(unit: str) -> Progress:
     )
 
 
-def counting_bar(bar: Progress, name: str) -> Callable[[int, int], None]:
-    """A callback (done now, total) that moves a task of the bar."""
-    task = bar.add_task(name, total=None, note="")
-
-    def advance(done: int, total: int) -> None:
-        bar.update(task, advance=done, total=total)
-
-    return advance
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A bar for whatever is being done inside; a new label begins a new bar."""
+    with bars() as drawn:
+        yield follow(drawn)
 
 
-def naming_bar(bar: Progress, name: str) -> Callable[[str, int], None]:
-    """A callback (what begins now, how many parts there are) that moves a task of the bar."""
-    task = bar.add_task(name, total=None, note="")
+def follow(drawn: Bars) -> Progress:
+    """A `Progress` that moves bars: one for each label, without the detail behind its colon."""
+    tasks: dict[str, Task] = {}
 
-    def begin(part: str, total: int) -> None:
-        bar.update(task, advance=1, total=total, note=part)
+    def progress(done: int, total: int, label: str) -> None:
+        name, _, note = label.partition(": ")
+        task = tasks.get(name)
+        if task is None or done < task.completed:  # a new thing of the same name starts again
+            if task is not None:
+                drawn.remove_task(task.id)
+            number = drawn.add_task(name, total=total, completed=done, note=note)
+            tasks[name] = next(task for task in drawn.tasks if task.id == number)
+        else:
+            drawn.update(task.id, completed=done, total=total, note=note)
 
-    return begin
+    return progress

@@ -22,8 +22,8 @@ from ddpm.diffusion.losses import LossType
 from ddpm.errors import Diverged, check
 from ddpm.evaluation import DigitRecogniser, pixel_frechet_distance
 from ddpm.model import Ddpm, load
-from ddpm.runs.folder import checkpoints
-from ddpm.runtime.atomic import atomically
+from ddpm.runs.folder import RunFolder
+from ddpm.runtime.atomic import write_text
 from ddpm.training.loop import train
 from ddpm.training.presets import get_preset
 
@@ -70,7 +70,7 @@ class Reproduce:
     images: int | None = None
     """Held-out digits to measure bits/dim on, the first of the set; all by default."""
     out: Path = Path("runs/table2")
-    """A folder with one run a variant; runs that are already there are gone on with."""
+    """A folder with one run a variant; existing runs are resumed."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -84,8 +84,8 @@ def run(argv: Sequence[str]) -> int:
     recogniser = DigitRecogniser(training)
     out = args.out.expanduser()
     rows: list[dict[str, object]] = []
-    for place, variant in enumerate(TABLE2, start=1):
-        say(f"{place} of {len(TABLE2)}: {variant.name}")
+    for number, variant in enumerate(TABLE2, start=1):
+        say(f"{number} of {len(TABLE2)}: {variant.name}")
         folder = out / variant.name
         try:
             if not fit(variant, training, folder, args.steps):
@@ -98,8 +98,7 @@ def run(argv: Sequence[str]) -> int:
         rows.append({"variant": variant.name, "paper": variant.paper, **measured})
         say(", ".join(f"{key} {value:.3f}" for key, value in measured.items()))
     document = {"steps": args.steps or get_preset(args.preset).training.steps, "rows": rows}
-    text = json.dumps(document, indent=2) + "\n"
-    atomically(out / "table2.json", lambda partial: partial.write_text(text))
+    write_text(out / "table2.json", json.dumps(document, indent=2) + "\n")
     Console().print(as_table(rows))
     say(f"written to {out / 'table2.json'}")
     return 0
@@ -120,26 +119,22 @@ def fit(variant: Variant, training: MemoryImages, folder: Path, steps: int | Non
             sample_every=0,
         ),
     )
-    return train(config, training, folder, resume=bool(checkpoints(folder))).stopped is None
+    resume = bool(RunFolder(folder).checkpoints())
+    with progress_bar() as progress:
+        return train(config, training, folder, resume=resume, progress=progress).stopped is None
 
 
 def measure(
     model: Ddpm, held_out: MemoryImages, recogniser: DigitRecogniser, args: Reproduce
 ) -> dict[str, float]:
     """The demo's two measures of samples, and bits/dim of held-out digits, with all steps."""
-    levels, steps = model.facts.grey_levels, model.diffusion.num_timesteps
     images = held_out.images[: args.images]
-    with progress_bar("network calls") as bar:
-        task = bar.add_task("sampling", total=steps, note="")
-        samples = model.sample(
-            args.samples, batch_size=args.samples, callback=lambda state: bar.advance(task)
-        )
-    with progress_bar("evaluations") as bar:
-        task = bar.add_task("bits/dim", total=len(images) * steps, note="")
-        bound = model.bound(images, callback=lambda count: bar.advance(task, count))
+    with progress_bar() as progress:
+        samples = model.sample(args.samples, batch_size=args.samples, progress=progress)
+        bound = model.bound(images, progress=progress)
     return {
-        "frechet": pixel_frechet_distance(samples, held_out.images, levels),
-        "recognised": recogniser.share(samples),
+        "frechet": pixel_frechet_distance(samples, held_out.images, model.format),
+        "recognised": recogniser.fraction(samples),
         "bits_per_dim": bound.mean,
         "standard_error": bound.standard_error,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -14,15 +14,19 @@ from torch import Tensor
 
 from ddpm.cli.parse import parse, positional, say
 from ddpm.cli.progress import progress_bar
-from ddpm.config import Precision
 from ddpm.data.exact_files import save_png
+from ddpm.data.images import ImageFormat
 from ddpm.errors import check
-from ddpm.figures.grid import image_grid, to_display
+from ddpm.figures.grid import image_grid
 from ddpm.figures.progressive import ProgressiveRecorder, progressive_strip
+from ddpm.likelihood.plan import Plan
 from ddpm.model import load
 from ddpm.runtime import parallel
 from ddpm.runtime.atomic import atomically, check_writable
-from ddpm.sampling import SampleState, get_sampler
+from ddpm.runtime.device import Precision
+from ddpm.sampling import Ddim, Sampler, get_sampler
+
+STRIP = 8  # images of a progressive strip
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,7 @@ class Sample:
     """How many images."""
     sampler: str = "ancestral"
     """ancestral (the paper's Algorithm 2), ddim, dpm-solver or langevin."""
-    steps: int | None = None
-    """Timesteps to visit; all T of the model by default."""
-    trajectory: str = "even"
-    """Which timesteps: even, quadratic or optimal."""
-    variance: str | None = None
-    """fixed_small, fixed_large or analytic; the model's own by default."""
+    plan: Annotated[Plan, tyro.conf.arg(name="")] = field(default_factory=Plan)
     eta: float | None = None
     """Noise of ddim: 0 is deterministic (the default), 1 is ancestral-like."""
     seed: int = 0
@@ -58,54 +57,45 @@ def run(argv: Sequence[str]) -> int:
     name, rest = positional(argv, "a run or checkpoint", "sample")
     args = parse(Sample, rest, f"sample {name or 'RUN'}")
     check(args.n >= 1, f"-n must be at least 1, got {args.n}")
-    check(args.batch_size >= 1, f"--batch-size must be at least 1, got {args.batch_size}")
-    check(args.steps is None or args.steps >= 1, f"--steps must be at least 1, got {args.steps}")
-    get_sampler(args.sampler)
-    check(args.eta is None or args.sampler == "ddim", "--eta belongs to --sampler ddim")
+    sampler = make_sampler(args.sampler, args.eta)
     out = args.out.expanduser()
     check(
         out.suffix in (".png", ".npz", ""),
         f"--out must end in .png or .npz or be a folder, got {out}",
     )
     model = load(name, precision=args.precision)
-    steps = model.chain(args.steps, args.trajectory, args.variance).num_timesteps
+    steps = model.chain(args.plan).num_timesteps
     parallel.on_main(lambda: check_writable(out.parent if out.suffix else out))
-    batches = len(parallel.share(args.n)[:: args.batch_size])
-    recorder = ProgressiveRecorder(args.n, model.facts.grey_levels)
-    with progress_bar("network calls") as bar:
-        task = bar.add_task("sampling", total=batches * steps, note="")
-
-        def callback(state: SampleState) -> None:
-            bar.advance(task)
-            if args.progressive:
-                recorder(state)
-
-        options = {} if args.eta is None else {"eta": args.eta}
+    recorder = ProgressiveRecorder(min(args.n, STRIP), model.format, steps)
+    with progress_bar() as progress:
         images = model.sample(
             args.n,
             seed=args.seed,
-            sampler=args.sampler,
-            steps=args.steps,
-            trajectory=args.trajectory,
-            variance=args.variance,
+            sampler=sampler,
+            plan=args.plan,
             batch_size=args.batch_size,
-            callback=callback,
-            **options,
+            callback=recorder if args.progressive else None,
+            progress=progress,
         )
-    parallel.on_main(lambda: write(images, model.facts.grey_levels, out))
+    parallel.on_main(lambda: write(images, model.format, out))
     say(f"{args.n} images in {out}")
     if args.progressive:
-        path = out.with_name(f"{out.stem}-progressive.png")
-        levels = model.facts.grey_levels
-        parallel.on_main(lambda: save_png(progressive_strip(recorder.frames(), levels), path))
+        path, frames = out.with_name(f"{out.stem}-progressive.png"), recorder.frames()
+        parallel.on_main(lambda: save_png(progressive_strip(frames, model.format), path))
         say(f"their progressive generation in {path}")
     return 0
 
 
-def write(images: Tensor, grey_levels: int, out: Path) -> None:
+def make_sampler(name: str, eta: float | None) -> Sampler:
+    """The sampler that the options name."""
+    check(eta is None or name == "ddim", "--eta belongs to --sampler ddim")
+    return get_sampler(name) if eta is None else Ddim(eta)
+
+
+def write(images: Tensor, image_format: ImageFormat, out: Path) -> None:
     """The images as one grid, one array, or a folder of PNGs, by the ending of `out`."""
     if out.suffix == ".png":
-        save_png(image_grid(images, grey_levels), out)
+        save_png(image_grid(images, image_format), out)
     elif out.suffix == ".npz":
         # np.savez appends .npz to a bare name, so it is given an open file instead.
         def save(partial: Path) -> None:
@@ -114,5 +104,5 @@ def write(images: Tensor, grey_levels: int, out: Path) -> None:
 
         atomically(out, save)
     else:
-        for i, pixels in enumerate(to_display(images, grey_levels)):
+        for i, pixels in enumerate(image_format.to_display(images)):
             save_png(Image.fromarray(pixels), out / f"{i:06d}.png")

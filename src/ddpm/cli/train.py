@@ -9,19 +9,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 
-from ddpm.cli.parse import parse, positional, say
+from ddpm.cli.data import open_split
+from ddpm.cli.parse import SHORT, parse, positional, say
+from ddpm.cli.progress import progress_bar
 from ddpm.config import Config, DataConfig
-from ddpm.data import ImageSource, open_data
+from ddpm.data import ImageSource
 from ddpm.errors import DdpmError
+from ddpm.registry import names
 from ddpm.runtime import parallel
-from ddpm.training.presets import PRESETS, get_preset
+from ddpm.training.loop import TrainingResult, train
+from ddpm.training.presets import get_preset
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train a model from a preset; every value of the preset can be changed by an option."""
+    """Train a model from a preset; every value of the preset can be changed by an option.
+
+    --data is short for --data.path, and --max-minutes for --training.max-minutes.
+    """
 
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
     out: Path | None = None
@@ -34,27 +42,42 @@ class Train:
 
 def run(argv: Sequence[str]) -> int:
     """Parse, train, say what was made."""
-    name, rest = positional(argv, f"a preset ({', '.join(PRESETS)})", "train")
-    config = get_preset(name or "digits")
-    args = parse(Train, rest, f"train {name or 'PRESET'}", Train(config))
+    presets = f"a preset ({', '.join(names('preset'))}, or my_package.my_preset)"
+    name, rest = positional(argv, presets, "train")
+    preset = get_preset(name or "digits")
+    args = parse(Train, in_full(rest), f"train {name or 'PRESET'}", Train(preset))
     config, out = args.config, args.out or Path("runs") / name
-
     shape = (config.data.channels, config.data.image_size, config.data.image_size)
-    network = config.network.build(shape, config.diffusion.build().learns_variance)
+    with torch.device("meta"):  # to count its parameters, and to see that it can be built
+        outline = config.build_network(shape)
+    parameters = f"{sum(p.numel() for p in outline.parameters()):,} parameters"
     if args.dry_run:
-        say(json.dumps(config.to_dict(), indent=2), f"{network.num_parameters():,} parameters")
+        say(json.dumps(config.to_dict(), indent=2), parameters)
         return 0
-
-    from ddpm.training.loop import train
-
     with parallel.agreement():
-        source = open_data(config.data)
+        source = open_split(config.data, "train")
         held_out = open_held_out(config.data)
     say(
-        f"{len(source):,} images of {source.name}, {network.num_parameters():,} parameters, "
-        f"{config.training.steps:,} steps of {config.training.batch_size}; writing to {out}"
+        f"{len(source):,} images of {source.name}, {parameters}, {config.training.steps:,} steps "
+        f"of {config.training.batch_size}; writing to {out}"
     )
-    result = train(config, source, out, resume=args.resume, held_out=held_out)
+    with progress_bar() as progress:
+        result = train(
+            config, source, out, resume=args.resume, held_out=held_out, progress=progress
+        )
+    again = " ".join(["ddpm train", name, *(a for a in rest if a != "--resume"), "--resume"])
+    return conclude(result, out, again)
+
+
+def in_full(argv: Sequence[str]) -> list[str]:
+    """The arguments with the short names of options in full."""
+    full = {short: f"--{setting}" for setting, short in SHORT.items()}
+    parts = (argument.partition("=") for argument in argv)
+    return [full.get(name, name) + equals + value for name, equals, value in parts]
+
+
+def conclude(result: TrainingResult, out: Path, again: str) -> int:
+    """Say how the run ended and what to do next; the exit code."""
     if result.stopped is None:
         say(
             f"trained {result.step:,} steps in {result.seconds / 60:.1f} minutes: "
@@ -62,7 +85,6 @@ def run(argv: Sequence[str]) -> int:
             f"draw from it: ddpm sample {out}",
         )
         return 0
-    again = " ".join(["ddpm train", name, *(a for a in rest if a != "--resume"), "--resume"])
     say(
         f"stopped by {result.stopped} at step {result.step:,}, saved as {result.checkpoint}",
         f"go on with: {again}",
@@ -73,9 +95,9 @@ def run(argv: Sequence[str]) -> int:
 
 
 def open_held_out(data: DataConfig) -> ImageSource | None:
-    """The held-out images, on which bits/dim are estimated meanwhile; None, said, without them."""
+    """Used to estimate bits/dim during training; None, with a notice, if there are none."""
     try:
-        return open_data(data, "test")
+        return open_split(data, "test")
     except DdpmError as error:
         say(f"no bits/dim while training: {error}")
         return None

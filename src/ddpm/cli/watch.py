@@ -16,9 +16,11 @@ from rich.panel import Panel
 from rich.table import Table
 
 from ddpm.cli.parse import parse, positional
+from ddpm.runs.folder import RunFolder
 from ddpm.runs.status import RunStatus, run_status
 
 EVERY = 2.0  # seconds between two looks
+BARS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ def run(argv: Sequence[str]) -> int:
     """Show the run until it is complete, or the user has seen enough (Ctrl-C)."""
     name, rest = positional(argv, "the folder of a run", "watch")
     args = parse(Watch, rest, f"watch {name or 'RUN'}", Watch())
-    folder, console = Path(name).expanduser(), Console()
+    folder, console = RunFolder(Path(name).expanduser()), Console()
     status = run_status(folder)
     if args.once:
         console.print(frame(name, status))
@@ -52,8 +54,8 @@ def run(argv: Sequence[str]) -> int:
 def frame(name: str, status: RunStatus) -> Panel:
     """One picture of the status."""
     table = Table.grid(padding=(0, 2))
-    share = min(status.step / status.steps, 1.0)
-    table.add_row("step", f"{status.step:,} of {status.steps:,} ({share:.1%})")
+    done = min(status.step / status.steps, 1.0)
+    table.add_row("step", f"{status.step:,} of {status.steps:,} ({done:.1%})")
     if status.loss is not None:
         table.add_row("loss", f"{status.loss:.4f}, smoothed {status.smoothed_loss:.4f}")
         table.add_row("", sparkline(status.losses))
@@ -79,9 +81,6 @@ def _clock(seconds: float) -> str:
 def _ago(seconds: float | None) -> str:
     """The age of a file."""
     return "not yet" if seconds is None else f"{_clock(seconds)} ago"
-
-
-BARS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: Sequence[float], width: int = 60) -> str:

@@ -19,15 +19,19 @@ class BitWriter:
     def integers(self, values: NDArray[np.int64], widths: NDArray[np.int64]) -> None:
         """Each value in its own number of bits, highest first."""
         widest = int(widths.max(initial=0))
-        place = np.arange(widest - 1, -1, -1)
-        bits = (values[:, None] >> place & 1).astype(np.uint8)
-        self.parts.append(bits[place < widths[:, None]])
+        shift = np.arange(widest - 1, -1, -1)
+        bits = (values[:, None] >> shift & 1).astype(np.uint8)
+        self.parts.append(bits[shift < widths[:, None]])
 
     def gamma(self, value: int) -> int:
         """Elias's gamma code of value + 1; returns how many bits it took."""
         width = (value + 1).bit_length()
         self.integers(np.array([0, value + 1]), np.array([width - 1, width]))
         return 2 * width - 1
+
+    def signed_gamma(self, value: int) -> int:
+        """The gamma code of an integer of either sign; returns how many bits it took."""
+        return self.gamma(2 * value - 1 if value > 0 else -2 * value)
 
     def bytes(self) -> bytes:
         """All bits, padded to whole bytes with zeros."""
@@ -44,19 +48,19 @@ class BitReader:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8))
-        self.place = 0
+        self.position = 0
 
     def integers(self, widths: NDArray[np.int64]) -> NDArray[np.int64]:
         """One value for each width."""
         total = int(widths.sum())
-        if self.place + total > len(self.bits):
+        if self.position + total > len(self.bits):
             raise EndOfData
         values = np.zeros(len(widths), dtype=np.int64)
-        starts = self.place + np.cumsum(widths) - widths
+        starts = self.position + np.cumsum(widths) - widths
         for bit in range(int(widths.max(initial=0))):
             longer = widths > bit
             values[longer] = values[longer] << 1 | self.bits[starts[longer] + bit]
-        self.place += total
+        self.position += total
         return values
 
     def gamma(self) -> int:
@@ -68,6 +72,11 @@ class BitReader:
         rest = int(self.integers(np.array([width - 1]))[0]) if width > 1 else 0
         return (1 << width - 1 | rest) - 1
 
+    def signed_gamma(self) -> int:
+        """The inverse of `BitWriter.signed_gamma`."""
+        value = self.gamma()
+        return (value + 1) // 2 if value % 2 else -value // 2
+
     def remaining_bytes(self) -> bytes:
         """Everything after the byte that the last bit was in."""
-        return self.data[-(-self.place // 8) :]
+        return self.data[-(-self.position // 8) :]

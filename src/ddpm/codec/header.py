@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from ddpm.errors import DdpmError, check
 
@@ -17,7 +15,6 @@ MAGIC = b"\xddP"
 VERSION = 1
 MAX_VALUES = 1 << 22  # pixels times channels in one file, with the padding of its tiles
 MAX_THREADS = 64
-Bits = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Header:
     """What a decoder must know before the first bit.
 
     Args:
-        model: 24-bit fingerprint of weights, schedule and error tables.
+        model: 24-bit fingerprint of what the decoder computes with (`codec.model`).
         pixels: CRC-32 of all the images' bytes.
         steps: K; 0 where the images are stored without the model.
         threads: that the encoder's arithmetic ran on.
@@ -63,8 +60,20 @@ def varint(value: int) -> bytes:
     return bytes([*out, value])
 
 
-def unpack(data: bytes) -> tuple[Header, bytes]:
-    """The header of a file and the payload that is there.
+class File(NamedTuple):
+    """A file that was parsed: what its header says, and as much of the payload as is there."""
+
+    header: Header
+    payload: bytes
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of the payload is missing."""
+        return len(self.payload) == self.header.length
+
+
+def parse(data: bytes) -> File:
+    """Check a file's header and cut it off.
 
     Raises:
         DdpmError: it is no file of ours, of another version, cut inside the header, or damaged.
@@ -75,14 +84,14 @@ def unpack(data: bytes) -> tuple[Header, bytes]:
         f"this file has format version {data[2] if len(data) > 2 else 0}, and this version of ddpm "
         f"reads version {VERSION}; use the version that wrote it",
     )
-    place = 12
+    position = 12
 
     def number() -> int:
-        nonlocal place
+        nonlocal position
         value = 0
         for shift in range(0, 35, 7):
-            check(place < len(data), "the file is cut off inside its header; fetch it again")
-            byte, place = data[place], place + 1
+            check(position < len(data), "the file is cut off inside its header; fetch it again")
+            byte, position = data[position], position + 1
             value |= (byte & 127) << shift
             if byte < 128:
                 return value
@@ -92,8 +101,8 @@ def unpack(data: bytes) -> tuple[Header, bytes]:
     check(1 <= count <= MAX_VALUES, "the header of the file is damaged; fetch it again")
     sizes = tuple((number(), number()) for _ in range(count)) if sized else None
     length = number()
-    check(place < len(data), "the file is cut off inside its header; fetch it again")
-    sound = data[place] == zlib.crc32(data[:place]) & 255
+    check(position < len(data), "the file is cut off inside its header; fetch it again")
+    sound = data[position] == zlib.crc32(data[:position]) & 255
     check(sound, "the header of the file is damaged; fetch it again")
     header = Header(
         int.from_bytes(data[3:6], "little"),
@@ -105,4 +114,4 @@ def unpack(data: bytes) -> tuple[Header, bytes]:
         length,
     )
     check(1 <= header.threads <= MAX_THREADS, "the header of the file is damaged; fetch it again")
-    return header, data[place + 1 : place + 1 + length]
+    return File(header, data[position + 1 : position + 1 + length])

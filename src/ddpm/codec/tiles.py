@@ -50,11 +50,11 @@ def join(
     tiles: UInt8[Tensor, "n c h w"], sizes: Sequence[Size], shape: Shape
 ) -> list[UInt8[Tensor, "c _h _w"]]:
     """The images that `cut` was given."""
-    images, place = [], 0
+    images, first = [], 0
     for size in sizes:
         rows, columns = grid(size, shape)
-        blocks = tiles[place : place + rows * columns].unflatten(0, (rows, columns))
-        place += rows * columns
+        blocks = tiles[first : first + rows * columns].unflatten(0, (rows, columns))
+        first += rows * columns
         image = blocks.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
         images.append(image[:, : size[0], : size[1]])
     return images

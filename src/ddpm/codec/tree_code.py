@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -51,22 +50,6 @@ def codebook() -> Floats:
     return table
 
 
-class Layout(NamedTuple):
-    """Which dimensions each branch of a tree covers.
-
-    Args:
-        dims: [branches, stretches, WIDTH], indices of dimensions; d stands for none.
-        signs: [d], +1 or -1.
-        bits: [branches], how many bits each branch chooses by.
-        root: the hash that every path starts from.
-    """
-
-    dims: Ints
-    signs: Floats
-    bits: Ints
-    root: np.uint64
-
-
 @dataclass(frozen=True)
 class TreeCode:
     """How a tree branches and how hard the sender searches it.
@@ -79,8 +62,14 @@ class TreeCode:
     branch_bits: int = 4
     beam: int = 1024
 
-    def layout(self, d: int, bits: int, key: int) -> Layout:
-        """The tree for d dimensions and that many bits in all; a function of its arguments only."""
+    def grow(self, d: int, bits: int, key: int) -> Tree:
+        """The tree for d dimensions and that many bits in all.
+
+        Args:
+            d: dimensions.
+            bits: how many a path takes.
+            key: decides the tree; both sides must know it.
+        """
         words = random_words(d, key)
         order = np.argsort(words >> 1, kind="stable")
         signs = np.where(words & 1, 1, -1).astype(np.float32)
@@ -91,40 +80,49 @@ class TreeCode:
         edges[-1] = d
         widest = int(np.diff(edges).max())
         stretches = max(1, -(-widest // WIDTH))
-        place = edges[:-1, None] + np.arange(stretches * WIDTH)
-        inside = place < edges[1:, None]
-        dims = np.where(inside, order[np.minimum(place, d - 1)], d)
+        position = edges[:-1, None] + np.arange(stretches * WIDTH)
+        inside = position < edges[1:, None]
+        dims = np.where(inside, order[np.minimum(position, d - 1)], d)
         root = np.uint64(derive_key(0, "tree", key))
-        return Layout(dims.reshape(branches, stretches, WIDTH), signs, chosen, root)
+        return Tree(dims.reshape(branches, stretches, WIDTH), signs, chosen, root, self.beam)
 
-    def encode(self, mean: Floats, variance: Floats, bits: int, key: int) -> Ints:
-        """Search the tree for a path that looks like a sample of N(mean, variance).
+
+@dataclass(frozen=True)
+class Tree:
+    """Which dimensions each branch covers, and what a path through them stands for.
+
+    Args:
+        dims: [branches, stretches, WIDTH], indices of dimensions; d stands for none.
+        signs: [d], +1 or -1.
+        bits: [branches], how many bits each branch chooses by.
+        root: the hash that every path starts from.
+        beam: paths kept in a search.
+    """
+
+    dims: Ints
+    signs: Floats
+    bits: Ints
+    root: np.uint64
+    beam: int
+
+    def search(self, mean: Floats, variance: Floats) -> Ints:
+        """A path that looks like a sample of N(mean, variance).
 
         Args:
             mean, variance: [d], in the coordinates in which the receiver expects N(0, I). A
                 dimension of mean 0 and variance 1 costs and decides nothing.
-            bits: how many the path may take.
-            key: decides the tree; both sides must know it.
 
         Returns:
             [branches], the child chosen at each.
         """
-        tree = self.layout(len(mean), bits, key)
-        linear = np.append(tree.signs * mean / variance, np.float32(0))
-        square = np.append(0.5 * (1 / variance - 1), np.float32(0))
-        book = codebook()
-        both = np.concatenate([book, -(book**2)], axis=1)
-        rows = np.arange(ROWS)
-        states = np.array([tree.root])
+        linear = np.append(self.signs * mean / variance, np.float32(0)).astype(np.float32)
+        square = np.append(0.5 * (1 / variance - 1), np.float32(0)).astype(np.float32)
+        states = np.array([self.root])
         scores = np.zeros(1, np.float32)
         history = []
-        for begin in range(0, len(tree.bits), BLOCK):
-            dims = tree.dims[begin : begin + BLOCK]
-            weights = np.concatenate([linear[dims], square[dims]], axis=2).astype(np.float32)
-            gains = np.zeros((len(dims), ROWS), np.float32)
-            for stretch in range(dims.shape[1]):
-                gains += (weights[:, stretch] @ both.T)[:, (rows + STRIDE * stretch) % ROWS]
-            for gain, k in zip(gains, tree.bits[begin : begin + BLOCK], strict=True):
+        for begin in range(0, len(self.bits), BLOCK):
+            gains = self._gains(slice(begin, begin + BLOCK), linear, square)
+            for gain, k in zip(gains, self.bits[begin : begin + BLOCK], strict=True):
                 children = step(states, int(k))
                 total = (scores[:, None] + gain[pick(children)]).reshape(-1)
                 kept = np.arange(len(total))
@@ -133,24 +131,35 @@ class TreeCode:
                 history.append(kept)
                 states, scores = children.reshape(-1)[kept], total[kept]
         path, at = [], int(scores.argmax())
-        for kept, k in zip(reversed(history), reversed(tree.bits), strict=True):
+        for kept, k in zip(reversed(history), reversed(self.bits), strict=True):
             at, child = divmod(int(kept[at]), 1 << int(k))
             path.append(child)
         return np.array(path[::-1], dtype=np.int64)
 
-    def decode(self, path: Ints, d: int, bits: int, key: int) -> Floats:
-        """[d], the vector a path stands for; branches that are missing leave their mean, 0."""
-        tree = self.layout(d, bits, key)
-        state = np.array([tree.root])
+    def _gains(self, block: slice, linear: Floats, square: Floats) -> Floats:
+        """[branches of the block, ROWS], how much each row of the table would add to a score."""
+        book = codebook()
+        both = np.concatenate([book, -(book**2)], axis=1)
+        dims, rows = self.dims[block], np.arange(ROWS)
+        weights = np.concatenate([linear[dims], square[dims]], axis=2)
+        gains = np.zeros((len(dims), ROWS), np.float32)
+        for stretch in range(dims.shape[1]):
+            gains += (weights[:, stretch] @ both.T)[:, (rows + STRIDE * stretch) % ROWS]
+        return gains
+
+    def vector(self, path: Ints) -> Floats:
+        """[d], what a path stands for; branches that are missing leave their mean, 0."""
+        d = len(self.signs)
+        state = np.array([self.root])
         picked = []
-        for child, k in zip(path, tree.bits, strict=False):
+        for child, k in zip(path, self.bits, strict=False):
             state = step(state, int(k))[:, int(child)]
             picked.append(pick(state)[0])
         z = np.zeros(d + 1, np.float32)
-        stretches = STRIDE * np.arange(tree.dims.shape[1])
+        stretches = STRIDE * np.arange(self.dims.shape[1])
         rows = (np.array(picked, dtype=np.int64)[:, None] + stretches) % ROWS
-        z[tree.dims[: len(picked)]] = codebook()[rows]
-        return z[:d] * tree.signs
+        z[self.dims[: len(picked)]] = codebook()[rows]
+        return z[:d] * self.signs
 
 
 def step(states: NDArray[np.uint64], bits: int) -> NDArray[np.uint64]:

@@ -1,16 +1,18 @@
 """Where images come from: embedded digits, CIFAR-10, LSUN, folders and Parquet files."""
 
-from ddpm.data.images import ImageSource, MemoryImages, from_unit_range, to_unit_range
+from ddpm.data.images import EncodedImages, ImageFormat, ImageSource, MemoryImages
 from ddpm.data.loader import training_batches
 from ddpm.data.open import open_data
 from ddpm.data.order import DataOrder
+from ddpm.data.streamed import open_encoded
 
 __all__ = [
     "DataOrder",
+    "EncodedImages",
+    "ImageFormat",
     "ImageSource",
     "MemoryImages",
-    "from_unit_range",
     "open_data",
-    "to_unit_range",
+    "open_encoded",
     "training_batches",
 ]

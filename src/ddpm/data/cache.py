@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ddpm.errors import DdpmError
+from ddpm.runtime.atomic import atomically
+
+ADVICE = "make room there, or set XDG_CACHE_HOME to a folder that has some"
 
 
 def cache_folder() -> Path:
@@ -41,25 +44,12 @@ def cached(kind: str, sources: Sequence[Path], build: Callable[[Path], object]) 
         target.parent.mkdir(parents=True, exist_ok=True)
         with _only_one(target.with_name(f".{target.name}.lock")):
             if not target.exists():
-                _make(target, build)
+                for partial in target.parent.glob(f".{target.name}.*.partial"):
+                    partial.unlink()  # of a process that was killed
+                atomically(target, build, ADVICE)
     except OSError as error:
-        raise DdpmError(
-            f"cannot write {target} ({error.strerror or error}); make room there, or set "
-            "XDG_CACHE_HOME to a folder that has some"
-        ) from error
+        raise DdpmError(f"cannot write {target} ({error.strerror or error}); {ADVICE}") from error
     return target
-
-
-def _make(target: Path, build: Callable[[Path], object]) -> None:
-    """Build beside the target, then rename into place."""
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        build(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager

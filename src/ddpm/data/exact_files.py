@@ -13,16 +13,19 @@ from torch import Tensor
 
 from ddpm.data.decode import BROKEN
 from ddpm.data.folder import SUFFIXES, list_images
-from ddpm.data.images import to_bytes
+from ddpm.data.images import ImageFormat
 from ddpm.errors import DdpmError, check
-from ddpm.model import DataFacts
 from ddpm.runtime.atomic import atomically
 
 MODES = {1: "L", 3: "RGB"}
 
 
-def read_images(path: Path, facts: DataFacts) -> list[UInt8[Tensor, "c _h _w"]]:
+def read_images(path: Path, image_format: ImageFormat) -> list[UInt8[Tensor, "c _h _w"]]:
     """One image, or all of a folder in the order of their names, as a model's grey levels.
+
+    Args:
+        path: a file or a folder.
+        image_format: of the model; the images may have any size.
 
     Raises:
         DdpmError: nothing there, unreadable, of other colours, or of other grey levels.
@@ -33,36 +36,41 @@ def read_images(path: Path, facts: DataFacts) -> list[UInt8[Tensor, "c _h _w"]]:
         len(paths) > 0,
         f"{path} holds no images; it needs files ending in {', '.join(sorted(SUFFIXES))}",
     )
-    return [read_image(file, facts) for file in paths]
+    return [read_image(file, image_format) for file in paths]
 
 
-def read_image(path: Path, facts: DataFacts) -> UInt8[Tensor, "c _h _w"]:
+def read_image(path: Path, image_format: ImageFormat) -> UInt8[Tensor, "c _h _w"]:
     """See `read_images`."""
-    mode = MODES[facts.shape[0]]
+    channels = image_format.channels
+    if channels not in MODES:
+        raise DdpmError(f"no image file has the {channels} channels of this model")
     try:
         with Image.open(path) as image:
             image.load()
     except BROKEN as error:
         raise DdpmError(f"{path} cannot be read as an image ({error})") from error
     check(
-        image.mode == mode,
-        f"{path} has colour mode {image.mode}, and this model takes {mode}; convert it first",
+        image.mode == MODES[channels],
+        f"{path} has colour mode {image.mode}, and this model takes {MODES[channels]}; convert it "
+        "first",
     )
     values = np.array(image).reshape(image.height, image.width, -1)
-    levels = np.round(values * ((facts.grey_levels - 1) / 255)).astype(np.uint8)
+    levels = image_format.from_bytes(values)
     check(
-        np.array_equal(to_bytes(levels, facts.grey_levels), values),
-        f"{path} uses more than the {facts.grey_levels} evenly spaced grey levels that this model "
-        "knows; nothing but those can be kept exactly",
+        np.array_equal(image_format.to_bytes(levels), values),
+        f"{path} uses more than the {image_format.levels} evenly spaced grey levels that this "
+        "model knows; nothing but those can be kept exactly",
     )
     return torch.from_numpy(levels).permute(2, 0, 1).contiguous()
 
 
-def write_images(images: Sequence[UInt8[Tensor, "c _h _w"]], path: Path, facts: DataFacts) -> None:
+def write_images(
+    images: Sequence[UInt8[Tensor, "c _h _w"]], path: Path, image_format: ImageFormat
+) -> None:
     """A .png, or a folder of them for other names."""
     for i, image in enumerate(images):
-        values = to_bytes(image.permute(1, 2, 0).numpy(), facts.grey_levels)
-        picture = Image.fromarray(values[:, :, 0] if facts.shape[0] == 1 else values)
+        values = image_format.to_bytes(image.permute(1, 2, 0).numpy())
+        picture = Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values)
         save_png(picture, path if path.suffix == ".png" else path / f"{i:06d}.png")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -10,23 +11,142 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from ddpm.errors import check
+
 Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """What all images of a set, and of a model, have in common.
+
+    Args:
+        channels: 1 for grey, 3 for colour; any number is fine for the maths.
+        height, width: in pixels.
+        levels: grey levels a pixel can take, 2..256: 256 usually, 17 for the embedded digits.
+
+    Raises:
+        DdpmError: a number out of range.
+    """
+
+    channels: int
+    height: int
+    width: int
+    levels: int = 256
+
+    def __post_init__(self) -> None:
+        check(
+            min(self.shape) >= 1 and 2 <= self.levels <= 256,
+            f"images need at least one channel and pixel and 2..256 grey levels, got {self}",
+        )
+
+    @property
+    def shape(self) -> Shape:
+        """(channels, height, width)."""
+        return self.channels, self.height, self.width
+
+    def __str__(self) -> str:
+        return f"{self.channels}x{self.height}x{self.width} with {self.levels} grey levels"
+
+    def check(self, images: Tensor, what: str = "this model") -> None:
+        """Refuse anything but uint8 images of this format, [n, c, h, w].
+
+        Args:
+            what: expects them, for the message.
+
+        Raises:
+            DdpmError: another type, another shape, or a grey level that does not exist.
+        """
+        self.check_shape(images, what)
+        if images.numel():
+            self.check_levels(int(images.max()), what)
+
+    def check_shape(self, images: Tensor, what: str = "this model") -> None:
+        """The part of `check` that looks at no pixel."""
+        check(
+            images.dtype == torch.uint8,
+            f"{what} expects images of type uint8, got {images.dtype}",
+        )
+        check(
+            images.ndim == 4 and tuple(images.shape[1:]) == self.shape,
+            f"{what} expects images of shape {self.shape}, got {tuple(images.shape[1:])}",
+        )
+
+    def check_levels(self, highest: int, what: str = "this model") -> None:
+        """Refuse a grey level that does not exist."""
+        check(
+            highest < self.levels,
+            f"{what} expects grey levels 0..{self.levels - 1}, but the images have {highest}",
+        )
+
+    def to_unit(self, images: UInt8[Tensor, "*dims"]) -> Float[Tensor, "*dims"]:
+        """Grey levels to float32 in [-1, 1]."""
+        return images.float() * (2.0 / (self.levels - 1)) - 1.0
+
+    def from_unit(self, x: Float[Tensor, "*dims"]) -> UInt8[Tensor, "*dims"]:
+        """Float to the nearest grey level; what lies outside [-1, 1] becomes the nearest end."""
+        scaled = (x.clamp(-1, 1) + 1) * ((self.levels - 1) / 2)
+        return scaled.round().to(torch.uint8)
+
+    def to_bytes(self, images: UInt8[np.ndarray, "*dims"]) -> UInt8[np.ndarray, "*dims"]:
+        """Grey levels spread over 0..255."""
+        return np.round(images * (255 / (self.levels - 1))).astype(np.uint8)
+
+    def from_bytes(self, values: UInt8[np.ndarray, "*dims"]) -> UInt8[np.ndarray, "*dims"]:
+        """The grey levels nearest to values on 0..255; the inverse of `to_bytes`."""
+        return np.round(values * ((self.levels - 1) / 255)).astype(np.uint8)
+
+    def to_display(self, images: UInt8[Tensor, "n c h w"]) -> UInt8[np.ndarray, "n h w 3"]:
+        """What a screen shows: RGB on 0..255."""
+        pixels = self.to_bytes(images.cpu().numpy()).transpose(0, 2, 3, 1)
+        return np.broadcast_to(pixels, (*pixels.shape[:3], 3)) if pixels.shape[3] == 1 else pixels
+
+
+def byte_mse(
+    a: UInt8[Tensor, "*dims"], b: UInt8[Tensor, "*dims"], image_format: ImageFormat
+) -> float:
+    """Mean squared error of grey levels, on the scale of 0..255."""
+    difference = (a.double() - b.double()) * (255 / (image_format.levels - 1))
+    return float(difference.square().mean())
+
+
+def unit_to_byte_rmse(mse: Float[np.ndarray, "*dims"]) -> Float[np.ndarray, "*dims"]:
+    """Root mean squared errors on 0..255 from mean squared errors on [-1, 1]."""
+    return 127.5 * np.sqrt(mse)
+
+
+def psnr(mse: float) -> float:
+    """dB for a mean squared error on 0..255."""
+    return 10 * math.log10(255**2 / mse) if mse > 0 else math.inf
+
+
+@runtime_checkable
+class Indexed(Protocol):
+    """Images that can be read by index: a uint8 tensor [n, c, h, w], or any `ImageSource`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """The images at a long vector of indices."""
+        ...
 
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """A set of images of one shape that can be read by index."""
+    """A set of images that can be read by index: what training needs.
 
-    grey_levels: int
+    A source may also have `to(device)`, which returns it on a device (see `OnDevice`), or
+    `read(index)`, which reads a single image in a worker process (see `SingleReads`).
+    """
 
     @property
     def name(self) -> str:
-        """For messages and model cards."""
+        """For messages and model cards; a run is resumed on a set of the same name only."""
         ...
 
     @property
-    def shape(self) -> Shape:
-        """(channels, height, width) of every image."""
+    def format(self) -> ImageFormat:
+        """Of every image."""
         ...
 
     def __len__(self) -> int: ...
@@ -37,8 +157,28 @@ class ImageSource(Protocol):
 
 
 @runtime_checkable
+class OnDevice(Protocol):
+    """A source that can lie on a GPU as a whole."""
+
+    def to(self, device: torch.device) -> ImageSource:
+        """The same set on that device."""
+        ...
+
+
+@runtime_checkable
+class SingleReads(Protocol):
+    """A source whose images are read one by one, ahead of time, by worker processes."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> UInt8[Tensor, "c h w"]:
+        """One image; called in any process."""
+        ...
+
+
+@runtime_checkable
 class EncodedImages(Protocol):
-    """A set of images as their encoded bytes (PNG, JPEG, WebP, ...), to be had in any process."""
+    """A set of images as encoded bytes (PNG, JPEG, WebP, ...), readable from any process."""
 
     @property
     def name(self) -> str:
@@ -48,7 +188,7 @@ class EncodedImages(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> bytes:
-        """One image; a `DdpmError` if its bytes cannot be had."""
+        """One image; a `DdpmError` if its bytes cannot be read."""
         ...
 
     def describe(self, index: int) -> str:
@@ -73,9 +213,10 @@ class MemoryImages:
     labels: Tensor | None = None
 
     @property
-    def shape(self) -> Shape:
-        """(channels, height, width) of every image."""
-        return tuple(self.images.shape[1:])  # type: ignore[return-value]
+    def format(self) -> ImageFormat:
+        """Of every image."""
+        channels, height, width = self.images.shape[1:]
+        return ImageFormat(channels, height, width, self.grey_levels)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -88,17 +229,25 @@ class MemoryImages:
         return MemoryImages(self.images.to(device), self.grey_levels, self.name, self.labels)
 
 
-def to_unit_range(images: UInt8[Tensor, "*dims"], grey_levels: int) -> Float[Tensor, "*dims"]:
-    """uint8 grey levels to float32 in [-1, 1]."""
-    return images.float() * (2.0 / (grey_levels - 1)) - 1.0
+@dataclass
+class FirstImages:
+    """The first `count` images of a set, read as the set itself reads them."""
 
+    source: ImageSource
+    count: int
 
-def from_unit_range(x: Float[Tensor, "*dims"], grey_levels: int) -> UInt8[Tensor, "*dims"]:
-    """Float to the nearest grey level; what lies outside [-1, 1] becomes the nearest end."""
-    scaled = (x.clamp(-1, 1) + 1) * ((grey_levels - 1) / 2)
-    return scaled.round().to(torch.uint8)
+    @property
+    def name(self) -> str:
+        """Of the set."""
+        return self.source.name
 
+    @property
+    def format(self) -> ImageFormat:
+        """Of the set."""
+        return self.source.format
 
-def to_bytes(levels: np.ndarray, grey_levels: int) -> np.ndarray:
-    """Grey levels 0..grey_levels-1 spread over 0..255, uint8."""
-    return np.round(levels * (255 / (grey_levels - 1))).astype(np.uint8)
+    def __len__(self) -> int:
+        return min(self.count, len(self.source))
+
+    def __getitem__(self, indices: Tensor) -> UInt8[Tensor, "b c h w"]:
+        return self.source[indices]

@@ -1,4 +1,4 @@
-"""The batches of a run, decoded ahead by workers where that helps."""
+"""The batches of a run, read ahead by worker processes where the source allows it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ddpm.data.images import ImageSource
+from ddpm.data.images import ImageSource, SingleReads
 from ddpm.data.order import DataOrder
-from ddpm.data.streamed import StreamedImages
 from ddpm.errors import DdpmError
 
 
 class _OneByOne(Dataset[Tensor | DdpmError]):
-    """A streamed set as the data loader's workers want it.
+    """A source of single reads as the data loader's workers want it.
 
     An error is returned, not raised: the loader would bury its sentence in a traceback.
     """
 
-    def __init__(self, source: StreamedImages) -> None:
+    def __init__(self, source: SingleReads) -> None:
         self.source = source
 
     def __getitem__(self, index: int) -> Tensor | DdpmError:
@@ -38,7 +37,7 @@ def _stack(images: list[Tensor | DdpmError]) -> Tensor | DdpmError:
     return broken[0] if broken else torch.stack(images)  # type: ignore[arg-type]
 
 
-def _settle(worker: int) -> None:
+def _ignore_signals(worker: int) -> None:
     """A signal goes to all processes; the loop still wants batches, and workers end with the run.
 
     PyTorch itself gives each worker a single thread.
@@ -48,27 +47,46 @@ def _settle(worker: int) -> None:
 
 
 def training_batches(
-    source: ImageSource, order: DataOrder, start: int, stop: int, share: slice, workers: int = 4
+    source: ImageSource, order: DataOrder, start: int, stop: int, rows: slice, workers: int = 4
 ) -> Iterator[Tensor]:
-    """uint8 batches of the steps start..stop-1; of a streamed set on the CPU, pinned for CUDA.
+    """uint8 batches of the steps start..stop-1; of single reads on the CPU, pinned for CUDA.
 
     Args:
-        share: the part of each batch that this process works on.
-        workers: processes that decode a streamed set ahead of time, two batches each; no more
-            than there are cores.
+        source: the images.
+        order: which of them each step sees.
+        start, stop: steps.
+        rows: of each batch that this process works on.
+        workers: processes that read single images ahead of time, two batches each; no more than
+            there are cores.
+
+    Raises:
+        DdpmError: an image cannot be read, or the source gives what its format does not say.
     """
-    if not isinstance(source, StreamedImages):
-        for step in range(start, stop):
-            yield source[order[step][share]]
-        return
-    for batch in DataLoader(
-        _OneByOne(source),
-        batch_sampler=(order[step][share].tolist() for step in range(start, stop)),
-        num_workers=min(workers, os.cpu_count() or 1),
-        collate_fn=_stack,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_settle,
-    ):
+    batches: Iterator[Tensor | DdpmError]
+    if isinstance(source, SingleReads):
+        batches = _read_ahead(source, order, start, stop, rows, workers)
+    else:
+        batches = (source[order[step][rows]] for step in range(start, stop))
+    for step, batch in enumerate(batches, start):
         if isinstance(batch, DdpmError):
             raise batch
+        source.format.check_shape(batch, source.name)
+        if step == start and batch.numel():  # later ones are not waited for
+            source.format.check_levels(int(batch.max()), source.name)
         yield batch
+
+
+def _read_ahead(
+    source: SingleReads, order: DataOrder, start: int, stop: int, rows: slice, workers: int
+) -> Iterator[Tensor | DdpmError]:
+    """Batches that workers put together from single reads."""
+    return iter(
+        DataLoader(
+            _OneByOne(source),
+            batch_sampler=(order[step][rows].tolist() for step in range(start, stop)),
+            num_workers=min(workers, os.cpu_count() or 1),
+            collate_fn=_stack,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_ignore_signals,
+        )
+    )

@@ -32,7 +32,7 @@ def _named(folder: Path) -> Iterator[None]:
     try:
         import lmdb
     except ImportError as error:
-        raise DdpmError("reading LSUN needs lmdb; pip install 'ddpm[lsun]'") from error
+        raise DdpmError("reading LSUN needs lmdb; pip install lmdb") from error
     try:
         yield
     except lmdb.Error as error:

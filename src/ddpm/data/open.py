@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from ddpm.config import DataConfig
 from ddpm.data.cifar10 import cifar10_batches, find_batches
-from ddpm.data.digits import digits
 from ddpm.data.folder import image_folder
 from ddpm.data.images import ImageSource
 from ddpm.data.lsun import find_databases, is_lmdb, lmdb_images
@@ -17,29 +15,39 @@ from ddpm.errors import DdpmError, check
 Split = Literal["train", "test"]
 
 
-def open_data(config: DataConfig, split: Split = "train") -> ImageSource:
-    """The images that `config.path` names.
+def open_data(
+    path: str | Path | None, split: Split = "train", *, image_size: int = 32, channels: int = 3
+) -> ImageSource:
+    """The images that a path names.
 
     `digits` is the embedded set. A folder may hold CIFAR-10's python batches, an LMDB database or
     LSUN's pair of them (`*_train_lmdb`, and `*_val_lmdb` for testing), Parquet files
     (`train-*.parquet`, `test-*.parquet`), or images; of the latter two, `train` and `test`
     subfolders or file names make the splits, and without them everything is for training.
 
+    Args:
+        path: where they are.
+        split: train, or test for those that are held out.
+        image_size: side of the square that they are resized and centre-cropped to.
+        channels: 1 for grey, 3 for RGB.
+
     Raises:
         DdpmError: there is nothing there, no such split, or the images do not fit.
     """
-    if config.path is None:
-        raise DdpmError("this preset needs images; say where they are with --data PATH")
-    if config.path == "digits":
+    if path is None:
+        raise DdpmError("the place of the images is not known; set data.path")
+    size = image_size
+    if str(path) == "digits":
         check(
-            (config.image_size, config.channels) == (8, 1),
-            "the embedded digits are 8x8 and grey; set --data.image-size 8 --data.channels 1",
+            (size, channels) == (8, 1),
+            "the embedded digits are 8x8 and grey; set data.image_size 8 and data.channels 1",
         )
+        from ddpm.data.digits import digits  # loads scikit-learn
+
         return digits(split)
 
-    path = Path(config.path).expanduser()
-    check(path.exists(), f"{path} does not exist; --data needs a folder or a Parquet file")
-    size, channels = config.image_size, config.channels
+    path = Path(path).expanduser()
+    check(path.exists(), f"{path} does not exist; data.path needs a folder or a Parquet file")
     if path.is_file():
         check(
             path.suffix == ".parquet", f"{path} is no folder and no Parquet file; name its folder"
@@ -52,7 +60,7 @@ def open_data(config: DataConfig, split: Split = "train") -> ImageSource:
         check(
             (size, channels) == (32, 3),
             f"CIFAR-10 images are 32x32 RGB, but {size}x{size} with {channels} channels is asked "
-            "for; set --data.image-size 32 --data.channels 3",
+            "for; set data.image_size 32 and data.channels 3",
         )
         return cifar10_batches(batches, split)
 

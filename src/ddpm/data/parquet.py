@@ -50,7 +50,7 @@ def _opened(path: Path) -> Iterator[Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise DdpmError("reading Parquet needs pyarrow; pip install 'ddpm[parquet]'") from error
+        raise DdpmError("reading Parquet needs pyarrow; pip install pyarrow") from error
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             yield file

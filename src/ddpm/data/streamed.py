@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from ddpm.data.decode import BROKEN, decode_image, decode_many
-from ddpm.data.images import EncodedImages, ImageSource, MemoryImages, Shape
+from ddpm.data.images import EncodedImages, ImageFormat, ImageSource, MemoryImages
 from ddpm.errors import DdpmError, check
 
 log = logging.getLogger("ddpm")
@@ -31,7 +31,6 @@ class StreamedImages:
     encoded: EncodedImages
     image_size: int
     channels: int
-    grey_levels: int = 256
     _named: set[int] = field(default_factory=set, repr=False)
 
     @property
@@ -40,9 +39,9 @@ class StreamedImages:
         return self.encoded.name
 
     @property
-    def shape(self) -> Shape:
-        """(channels, height, width) of every image."""
-        return self.channels, self.image_size, self.image_size
+    def format(self) -> ImageFormat:
+        """Of every image."""
+        return ImageFormat(self.channels, self.image_size, self.image_size)
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -51,7 +50,7 @@ class StreamedImages:
         """One image.
 
         Raises:
-            DdpmError: its bytes cannot be had, or it and the next ones are all broken.
+            DdpmError: its bytes cannot be read, or it and the next ones are all broken.
         """
         for candidate in range(index, index + STAND_INS):
             candidate %= len(self)

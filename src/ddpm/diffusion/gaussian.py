@@ -6,8 +6,8 @@ here knows what it is made of. Images are float in [-1, 1], [b, c, h, w]; t is a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -24,10 +24,17 @@ VarianceType = Literal["fixed_small", "fixed_large", "learned", "learned_range",
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 Images = Float[Tensor, "b *dims"]
 Times = Int[Tensor, " b"]
+ErrorCurve = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 
 
 class PMeanVariance(NamedTuple):
-    """The reverse step p(x_{t-1} | x_t) = N(mean, variance I), and the x_0 it aims at."""
+    """The reverse step p(x_{t-1} | x_t) = N(mean, variance I), and the x_0 it aims at.
+
+    Args:
+        mean: [b, ...].
+        variance, log_variance: [b, ...], one for each number.
+        pred_xstart: x^_0, [b, ...], clipped to [-1, 1] if the model clips.
+    """
 
     mean: Tensor
     variance: Tensor
@@ -49,16 +56,20 @@ class GaussianDiffusion:
             between the two in log space (learned_range, Nichol & Dhariwal 2021, Eq. 15), or the
             optimum for the network's measured errors (analytic, Bao et al. 2022).
         clip_sample: clip the predicted x_0 to [-1, 1] before the posterior mean is formed.
-        xstart_mse: for analytic only: the mean squared error of the predicted x_0 at each time of
-            the *whole* chain, [T] or one for every pixel and channel, [T, c, h, w]. It is indexed
-            by `schedule.timesteps`, so it serves every respaced chain too.
+        xstart_mse: for analytic only: a function of timesteps of the *whole* chain, [k], that
+            gives the mean squared error of the predicted x_0 there, [k] or one for every pixel
+            and channel, [k, c, h, w]; such as `DenoisingError.at`. It is asked for
+            `schedule.timesteps`, so it serves every respaced chain too.
+
+    Raises:
+        DdpmError: an unknown type, or a combination that has no meaning.
     """
 
     schedule: NoiseSchedule
     prediction_type: PredictionType = "epsilon"
     variance_type: VarianceType = "fixed_large"
     clip_sample: bool = True
-    xstart_mse: NDArray[np.float64] | None = None
+    xstart_mse: ErrorCurve | None = None
     _cache: dict[tuple[str, torch.device, torch.dtype], Tensor] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -72,7 +83,7 @@ class GaussianDiffusion:
                 raise DdpmError(f"unknown {what} '{value}'; choose from {', '.join(options)}")
         check(
             self.variance_type != "analytic" or self.xstart_mse is not None,
-            "variance_type 'analytic' needs the network's measured errors; see ddpm.likelihood",
+            "variance_type 'analytic' needs the network's measured denoising error, xstart_mse",
         )
         check(
             bool(self.schedule.alphas_cumprod[-1] > 0)
@@ -84,30 +95,27 @@ class GaussianDiffusion:
     @property
     def num_timesteps(self) -> int:
         """T, the number of steps of the chain."""
-        return len(self.schedule)
+        return self.schedule.num_timesteps
 
     @property
     def learns_variance(self) -> bool:
         """Whether the network's output has twice the image's channels."""
         return self.variance_type in ("learned", "learned_range")
 
-    def respace(self, timesteps: object) -> GaussianDiffusion:
+    def respace(self, timesteps: Sequence[int] | NDArray[np.int64]) -> GaussianDiffusion:
         """The same model on the shorter chain through `timesteps` (see `NoiseSchedule.respace`)."""
-        return GaussianDiffusion(
-            self.schedule.respace(timesteps),  # type: ignore[arg-type]
-            self.prediction_type,
-            self.variance_type,
-            self.clip_sample,
-            self.xstart_mse,
-        )
+        return replace(self, schedule=self.schedule.respace(timesteps))
 
     def with_variance(
-        self, variance_type: VarianceType, xstart_mse: NDArray[np.float64] | None = None
+        self, variance_type: VarianceType, xstart_mse: ErrorCurve | None = None
     ) -> GaussianDiffusion:
-        """The same model with another reverse variance; no retraining for the fixed ones."""
-        return GaussianDiffusion(
-            self.schedule, self.prediction_type, variance_type, self.clip_sample, xstart_mse
-        )
+        """The same model with another reverse variance; no retraining for the fixed ones.
+
+        Args:
+            variance_type: which.
+            xstart_mse: for analytic only; see the class.
+        """
+        return replace(self, variance_type=variance_type, xstart_mse=xstart_mse)
 
     def coefficient(self, name: str, t: Times, like: Tensor) -> Tensor:
         """The schedule's constant `name` at times t, shaped to broadcast against `like`.
@@ -127,14 +135,28 @@ class GaussianDiffusion:
     # -- the forward process ---------------------------------------------------------------------
 
     def q_mean_variance(self, x_start: Images, t: Times) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, variance and log-variance of q(x_t | x_0) (Eq. 4); the last two broadcast."""
+        """Mean, variance and log-variance of q(x_t | x_0) (Eq. 4).
+
+        Args:
+            x_start: x_0, [b, ...] in [-1, 1].
+            t: [b].
+
+        Returns:
+            The mean, [b, ...]; the others, [b, 1, ...], broadcast against it.
+        """
         mean = self.coefficient("sqrt_alphas_cumprod", t, x_start) * x_start
         log_variance = self.coefficient("log_one_minus_alphas_cumprod", t, x_start)
         variance = self.coefficient("sqrt_one_minus_alphas_cumprod", t, x_start) ** 2
         return mean, variance, log_variance
 
     def q_sample(self, x_start: Images, t: Times, noise: Images) -> Images:
-        """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (Eq. 4)."""
+        """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (Eq. 4).
+
+        Args:
+            x_start: x_0, [b, ...] in [-1, 1].
+            t: [b].
+            noise: eps, standard normal, [b, ...].
+        """
         return self._combine(
             "sqrt_alphas_cumprod", x_start, "sqrt_one_minus_alphas_cumprod", noise, t
         )
@@ -145,6 +167,13 @@ class GaussianDiffusion:
         """Mean, variance and clipped log-variance of q(x_{t-1} | x_t, x_0) (Eq. 6-7).
 
         The log-variance at t = 0, where the variance is 0, is that of t = 1.
+
+        Args:
+            x_start, x_t: x_0 and x_t, [b, ...].
+            t: [b].
+
+        Returns:
+            The mean, [b, ...]; the others, [b, 1, ...], broadcast against it.
         """
         mean = self._combine("posterior_mean_coef1", x_start, "posterior_mean_coef2", x_t, t)
         variance = self.coefficient("posterior_variance", t, x_t)
@@ -179,13 +208,22 @@ class GaussianDiffusion:
         rest = output - self.coefficient("posterior_mean_coef2", t, x_t) * x_t
         return rest / self.coefficient("posterior_mean_coef1", t, x_t)
 
-    def from_xstart(self, x_start: Images, x_t: Images, t: Times) -> Images:
-        """The inverse of `to_xstart`, and so also the target a network is trained on."""
-        if self.prediction_type == "epsilon":
+    def from_xstart(
+        self, x_start: Images, x_t: Images, t: Times, to: PredictionType | None = None
+    ) -> Images:
+        """The inverse of `to_xstart`, and so also the target a network is trained on.
+
+        Args:
+            x_start, x_t: [b, ...], x_0 and the x_t that belongs to it.
+            t: [b].
+            to: the prediction type; this model's by default.
+        """
+        to = to or self.prediction_type
+        if to == "epsilon":
             return self.epsilon_from_xstart(x_start, x_t, t)
-        if self.prediction_type == "sample":
+        if to == "sample":
             return x_start
-        if self.prediction_type == "v_prediction":
+        if to == "v_prediction":
             noise = self.epsilon_from_xstart(x_start, x_t, t)
             return (
                 self.coefficient("sqrt_alphas_cumprod", t, x_t) * noise
@@ -194,9 +232,8 @@ class GaussianDiffusion:
         return self.q_posterior_mean_variance(x_start, x_t, t)[0]
 
     def convert(self, output: Images, x_t: Images, t: Times, to: PredictionType) -> Images:
-        """A network output of this `prediction_type`, said in the terms of another."""
-        target = GaussianDiffusion(self.schedule, to)
-        return target.from_xstart(self.to_xstart(output, x_t, t), x_t, t)
+        """A network output of this `prediction_type`, expressed as another."""
+        return self.from_xstart(self.to_xstart(output, x_t, t), x_t, t, to)
 
     # -- the reverse process ---------------------------------------------------------------------
 
@@ -246,8 +283,10 @@ class GaussianDiffusion:
         key = ("xstart_mse", t.device, x_t.dtype)
         if key not in self._cache:
             assert self.xstart_mse is not None
-            table = torch.from_numpy(self.xstart_mse[self.schedule.timesteps])
-            self._cache[key] = table.to(x_t.dtype).to(t.device)
+            # One timestep at a time: a float64 table of a large image would take gigabytes.
+            rows = (self.xstart_mse(step[None])[0] for step in self.schedule.timesteps)
+            table = torch.stack([torch.as_tensor(row).to(x_t.dtype) for row in rows])
+            self._cache[key] = table.to(t.device)
         mse = self._cache[key][t]
         mse = mse.reshape(*mse.shape, *[1] * (x_t.ndim - mse.ndim))
         coef1 = self.coefficient("posterior_mean_coef1", t, x_t)
@@ -280,5 +319,11 @@ class GaussianDiffusion:
         return PMeanVariance(mean, log_variance.exp(), log_variance, pred_xstart)
 
     def p_mean_variance(self, denoiser: Denoiser, x_t: Images, t: Times) -> PMeanVariance:
-        """The reverse step p(x_{t-1} | x_t) under `denoiser` (Eq. 11)."""
+        """The reverse step p(x_{t-1} | x_t) under `denoiser` (Eq. 11).
+
+        Args:
+            denoiser: the network, or any function like it.
+            x_t: [b, ...].
+            t: [b], time indices of this chain.
+        """
         return self.p_mean_variance_from_output(self.model_output(denoiser, x_t, t), x_t, t)

@@ -24,13 +24,12 @@ class BoundTimes:
     def __init__(self, schedule: NoiseSchedule, device: torch.device) -> None:
         weights = schedule.bound_weights
         largest = weights[np.isfinite(weights)].max()
-        weights = np.minimum(
-            weights, largest
-        )  # where the chain ends in pure noise, one is infinite
+        # Where the chain ends in pure noise, one weight is infinite.
+        weights = np.minimum(weights, largest)
         self.probability: Float[Tensor, " T"] = torch.from_numpy(weights / weights.sum()).to(device)
         self.cumulative = self.probability.cumsum(0)
         self.cumulative[-1] = 1.0
 
     def at(self, quantile: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
-        """The t at each quantile in (0, 1) of p, counted from t = 0."""
+        """The t at each quantile in (0, 1] of p, counted from t = 0."""
         return torch.searchsorted(self.cumulative, quantile.double())

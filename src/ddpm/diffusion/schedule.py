@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -95,13 +96,15 @@ class NoiseSchedule:
             value.setflags(write=False)
             object.__setattr__(self, name, value)
 
-    def __len__(self) -> int:
-        return int(self.betas.size)
-
     @property
     def num_timesteps(self) -> int:
         """T, the number of diffusion steps."""
-        return len(self)
+        return int(self.betas.size)
+
+    @property
+    def snr(self) -> Array:
+        """[T], the signal-to-noise ratio abar_t / (1 - abar_t) of x_t."""
+        return self.alphas_cumprod / (1.0 - self.alphas_cumprod)
 
     @property
     def bound_weights(self) -> Array:
@@ -110,10 +113,10 @@ class NoiseSchedule:
         With variance beta~_t this is half of SNR(t-1) / SNR(t) - 1. At t = 0, where beta~ is 0, it
         is that of a Gaussian around x^_0 with the variance that stands in for beta~_0.
         """
-        odds = self.alphas_cumprod / (1.0 - self.alphas_cumprod)
+        snr = self.snr
         with np.errstate(divide="ignore"):
-            steps = odds[:-1] / odds[1:] - 1.0
-        return 0.5 * np.append(1.0 / (odds[0] * self.fixed_large_variance[0]), steps)
+            steps = snr[:-1] / snr[1:] - 1.0
+        return 0.5 * np.append(1.0 / (snr[0] * self.fixed_large_variance[0]), steps)
 
     def respace(self, timesteps: Sequence[int] | NDArray[np.int64]) -> NoiseSchedule:
         """The shorter chain that visits only `timesteps` and has the same marginals there.
@@ -127,25 +130,14 @@ class NoiseSchedule:
         steps = np.asarray(timesteps, dtype=np.int64)
         check(steps.ndim == 1 and steps.size > 0, "a trajectory needs at least one timestep")
         check(
-            bool((np.diff(steps) > 0).all() and steps[0] >= 0 and steps[-1] < len(self)),
-            f"timesteps must increase and lie in 0..{len(self) - 1}",
+            bool((np.diff(steps) > 0).all() and steps[0] >= 0 and steps[-1] < self.num_timesteps),
+            f"timesteps must increase and lie in 0..{self.num_timesteps - 1}",
         )
-        if steps.size == len(self):
+        if steps.size == self.num_timesteps:
             return self
         abar = self.alphas_cumprod[steps]
         betas = 1.0 - abar / np.append(1.0, abar[:-1])
         return NoiseSchedule(betas, self.timesteps[steps])
-
-    def even_timesteps(self, num_inference_steps: int) -> NDArray[np.int64]:
-        """`num_inference_steps` evenly spaced timesteps, always with the first and the last."""
-        total = len(self)
-        check(
-            1 <= num_inference_steps <= total,
-            f"the number of steps must lie in 1..{total}, got {num_inference_steps}",
-        )
-        if num_inference_steps == 1:
-            return np.array([total - 1])
-        return np.linspace(0, total - 1, num_inference_steps).round().astype(np.int64)
 
 
 def _warmup(start: float, end: float, total: int, fraction: float) -> Array:
@@ -162,20 +154,17 @@ def _cosine(total: int) -> Array:
     return np.minimum(1.0 - abar[1:] / abar[:-1], 0.999)
 
 
-SCHEDULES = (
-    "linear",
-    "quad",
-    "const",
-    "warmup10",
-    "warmup50",
-    "jsd",
-    "cosine",
-    "sigmoid",
-)
+ScheduleName = Literal[
+    "linear", "quad", "const", "warmup10", "warmup50", "jsd", "cosine", "sigmoid"
+]
+SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
 
 
 def make_schedule(
-    name: str = "linear", timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
+    name: ScheduleName = "linear",
+    timesteps: int = 1000,
+    beta_start: float = 1e-4,
+    beta_end: float = 0.02,
 ) -> NoiseSchedule:
     """A schedule by name; the defaults are the paper's.
 

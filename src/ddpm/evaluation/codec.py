@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ddpm.codec.archive import compress, decompress
-from ddpm.codec.header import unpack
-from ddpm.codec.transmission import Spent
+from ddpm.codec import Spent, parse
+from ddpm.data.images import byte_mse
 from ddpm.errors import check
 from ddpm.model import Ddpm
+from ddpm.runtime.progress import Counter, Progress
 
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 SINGLE = 32  # images that are also compressed one by one
@@ -104,43 +104,44 @@ def measure_codec(
     steps: int | None = None,
     fractions: Sequence[float] = FRACTIONS,
     single: int = SINGLE,
-    callback: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> CodecFigures:
     """Compress, decompress, compare.
 
     Args:
+        model: whose denoising error has been measured.
+        images: of the model's format.
         steps: K; chosen by the amount of data by default.
         fractions: of the archive that are decoded, in order; the last must be 1.
         single: how many images are also compressed one by one.
-        callback: told what begins.
+        progress: of each part.
 
     Raises:
         DdpmError: the archive does not give the images back.
     """
-    note = callback or (lambda text: None)
-    model.errors()
-    note("encoding")
     spent = Spent()
     with stopwatch(model.network) as encoding:
         begun = time.perf_counter()
-        data = compress(model, list(images), steps=steps, spent=spent)
+        data = model.compress(list(images), steps=steps, spent=spent, progress=progress)
         encode = time.perf_counter() - begun
-    header, payload = unpack(data)
-    levels = 255 / (model.facts.grey_levels - 1)
+    header, payload = parse(data)
     prefixes: list[Prefix] = []
+    counter = Counter(progress, len(fractions), "decoding prefixes")
     for fraction in fractions:
-        note(f"decoding {fraction:.0%}")
         size = max(round(fraction * len(data)), len(data) - len(payload))
         with stopwatch(model.network) as decoding:
             begun = time.perf_counter()
-            result = decompress(model, data[:size])
+            result = model.decompress(data[:size])
             decode = time.perf_counter() - begun
         decoded = torch.stack(result.images)
-        error = (decoded.double() - images.double()) * levels
-        prefixes.append(Prefix(size, result.steps, float(error.square().mean()), result.images))
+        mse = byte_mse(decoded, images, model.format)
+        prefixes.append(Prefix(size, result.steps, mse, result.images))
+        counter.advance()
     check(result.exact and torch.equal(decoded, images), "the archive did not decode exactly")
-    note("single files")
-    sizes = [len(compress(model, [image])) for image in images[:single]]
+    sizes, counter = [], Counter(progress, min(single, len(images)), "single files")
+    for image in images[:single]:
+        sizes.append(len(model.compress([image])))
+        counter.advance()
     return CodecFigures(
         values=images.numel(),
         steps=header.steps,

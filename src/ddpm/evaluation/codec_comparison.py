@@ -1,30 +1,23 @@
-"""The codec beside the bound it aims at and the classical formats: rows, numbers, pictures."""
+"""The codec beside the bound it aims at and the classical formats: rows and numbers."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
 
+from ddpm.data.images import ImageFormat, psnr
 from ddpm.evaluation.codec import FRACTIONS, SINGLE, CodecFigures, measure_codec
 from ddpm.evaluation.image_formats import available_formats, lossless_bytes, lossy_curve
 from ddpm.evaluation.simple_codes import xz_bpd
-from ddpm.figures.codec_plots import prefix_strip, real_rate_distortion_plot
 from ddpm.likelihood.bound import Bound
+from ddpm.likelihood.plan import Plan
 from ddpm.model import Ddpm
-
-STRIP = 8  # images in the picture of prefixes
-
-
-def psnr(mse: float) -> float:
-    """dB for a mean squared error on 0..255."""
-    return 10 * math.log10(255**2 / mse) if mse > 0 else math.inf
+from ddpm.runtime.progress import Counter, Progress
 
 
 @dataclass(frozen=True)
@@ -32,6 +25,8 @@ class Comparison:
     """What was measured on a set of images.
 
     Args:
+        images: the images.
+        format: of them.
         figures: of the codec.
         bound: of the chain of K steps that it walks.
         lossless: bytes of one file of all the images, by format.
@@ -39,7 +34,7 @@ class Comparison:
     """
 
     images: UInt8[Tensor, "n c h w"]
-    grey_levels: int
+    format: ImageFormat
     figures: CodecFigures
     bound: Bound
     lossless: dict[str, int]
@@ -82,9 +77,10 @@ class Comparison:
         """Images a second, and how much of it is the network."""
         figures, n = self.figures, len(self.images)
         return (
-            f"encoding {n / figures.encode:.1f} images/s, of it in the network "
-            f"{figures.encode_network / figures.encode:.0%}; decoding {n / figures.decode:.1f} "
-            f"images/s, {figures.network / figures.decode:.0%}"
+            f"encoding: {n / figures.encode:.1f} images/s "
+            f"({figures.encode_network / figures.encode:.0%} in the network); decoding: "
+            f"{n / figures.decode:.1f} images/s ({figures.network / figures.decode:.0%} in the "
+            "network)"
         )
 
     def overheads(self) -> str:
@@ -127,22 +123,6 @@ class Comparison:
             "lossy_bytes_mse": self.lossy,
         }
 
-    def pictures(self) -> dict[str, Image.Image]:
-        """codec: rate and distortion; prefixes: a strip of growing prefixes."""
-        partial = [p for p in self.figures.prefixes if p.mse > 0]
-        plot = real_rate_distortion_plot(
-            [(self.bpd(p.bytes), psnr(p.mse)) for p in partial],
-            self.bound,
-            {
-                name: [(self.bpd(size), psnr(mse)) for size, mse in points]
-                for name, points in self.lossy.items()
-            },
-            self.bpd(self.figures.archive),
-        )
-        shown = [p.images[:STRIP] for p in partial]
-        strip = prefix_strip(shown, list(self.images[:STRIP]), self.grey_levels)
-        return {"codec": plot, "prefixes": strip}
-
 
 def compare_codec(
     model: Ddpm,
@@ -151,34 +131,34 @@ def compare_codec(
     steps: int | None = None,
     fractions: Sequence[float] = FRACTIONS,
     single: int = SINGLE,
-    callback: Callable[[str, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Measure the codec, its bound and the classical formats on the same images.
 
     Args:
+        model: whose denoising error has been measured.
+        images: of the model's format.
         steps: K; chosen by the amount of data by default.
         fractions: of the file that are decoded.
         single: how many images are also compressed one by one.
-        callback: told what begins and how many parts there are in all.
+        progress: of each part.
+
+    Raises:
+        DdpmError: the archive does not give the images back.
     """
-    levels, formats = model.facts.grey_levels, available_formats()
-    total = 3 + len(fractions) + len(formats)
-
-    def note(part: str) -> None:
-        if callback is not None:
-            callback(part, total)
-
     figures = measure_codec(
-        model, images, steps=steps, fractions=fractions, single=single, callback=note
+        model, images, steps=steps, fractions=fractions, single=single, progress=progress
     )
-    note("bound")
-    bound = model.bound(images, steps=figures.steps, trajectory="optimal", variance="analytic")
+    plan = Plan(figures.steps, "optimal", "analytic")
+    bound = model.bound(images, plan=plan, progress=progress)
     lossless, lossy = {}, {}
+    formats = available_formats()
+    counter = Counter(progress, len(formats), "other formats")
     for name, kind in formats.items():
-        note(name)
         if kind.lossless is not None:
-            lossless[name] = lossless_bytes(images, levels, name)
+            lossless[name] = lossless_bytes(images, model.format, name)
         if kind.lossy is not None:
-            lossy[name] = lossy_curve(images, levels, name)
+            lossy[name] = lossy_curve(images, model.format, name)
+        counter.advance()
     lossless["xz of the pixels"] = round(xz_bpd(images) * images.numel() / 8)
-    return Comparison(images, levels, figures, bound, lossless, lossy)
+    return Comparison(images, model.format, figures, bound, lossless, lossy)

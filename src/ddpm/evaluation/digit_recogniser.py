@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 
 from jaxtyping import UInt8
-from sklearn.svm import SVC
 from torch import Tensor
 
 from ddpm.data.images import MemoryImages
@@ -22,6 +21,8 @@ class DigitRecogniser:
     def __init__(self, train: MemoryImages) -> None:
         if train.labels is None:
             raise DdpmError(f"{train.name} has no labels to fit a classifier on")
+        from sklearn.svm import SVC  # takes a second
+
         with warnings.catch_warnings():
             # scikit-learn 1.9 advises calibrating one class against the rest instead; that finds
             # most images of pure noise to be digits beyond doubt. Pairwise coupling finds none.
@@ -29,7 +30,7 @@ class DigitRecogniser:
             self.classifier = SVC(C=10, gamma=1e-3, probability=True, random_state=0)
             self.classifier.fit(train.images.flatten(1).numpy(), train.labels.numpy())
 
-    def share(self, images: UInt8[Tensor, "n c h w"], probability: float = 0.9) -> float:
-        """The share of `images` whose likeliest class has more than `probability`."""
+    def fraction(self, images: UInt8[Tensor, "n c h w"], probability: float = 0.9) -> float:
+        """The fraction of `images` whose likeliest class has more than `probability`."""
         classes = self.classifier.predict_proba(images.flatten(1).numpy())
         return float((classes.max(axis=1) > probability).mean())

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ddpm.data.images import to_unit_range
+from ddpm.data.images import ImageFormat
 from ddpm.errors import check
 
 
@@ -31,8 +31,8 @@ def frechet_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m e"]) -
 
 
 def pixel_frechet_distance(
-    x: UInt8[Tensor, "n c h w"], y: UInt8[Tensor, "m c h w"], grey_levels: int
+    x: UInt8[Tensor, "n c h w"], y: UInt8[Tensor, "m c h w"], image_format: ImageFormat
 ) -> float:
     """The Frechet distance of the pixels themselves, scaled to [-1, 1]."""
-    a, b = (to_unit_range(z, grey_levels).flatten(1).numpy() for z in (x, y))
+    a, b = (image_format.to_unit(z).flatten(1).numpy() for z in (x, y))
     return frechet_distance(a, b)

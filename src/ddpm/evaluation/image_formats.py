@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image, features
 from torch import Tensor
 
-from ddpm.data.images import to_bytes
+from ddpm.data.images import ImageFormat
 from ddpm.errors import check
 
 LONGEST = 16_383  # pixels a WebP may have on a side
@@ -55,17 +55,17 @@ def available_formats() -> dict[str, ClassicalFormat]:
     return {name: kind for name, kind in FORMATS.items() if name not in missing}
 
 
-def sheet(images: UInt8[Tensor, "n c h w"], grey_levels: int) -> Pixels:
+def sheet(images: UInt8[Tensor, "n c h w"], image_format: ImageFormat) -> Pixels:
     """All images in as few columns as fit, levels spread over 0..255; empty places are black."""
     n, channels, height, width = images.shape
     check(channels in (1, 3), f"an image file needs 1 or 3 channels, got {channels}")
     columns = math.ceil(n * height / LONGEST)
     rows = math.ceil(n / columns)
     pixels = np.zeros((rows * columns, height, width, channels), dtype=np.uint8)
-    pixels[:n] = to_bytes(images.permute(0, 2, 3, 1).numpy(), grey_levels)
+    pixels[:n] = image_format.to_bytes(images.permute(0, 2, 3, 1).numpy())
     cells = pixels.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
-    whole = cells.reshape(rows * height, columns * width, channels)
-    return whole[:, :, 0] if channels == 1 else whole
+    picture = cells.reshape(rows * height, columns * width, channels)
+    return picture[:, :, 0] if channels == 1 else picture
 
 
 def write(pixels: Pixels, kind: ClassicalFormat, options: dict[str, object]) -> tuple[int, Pixels]:
@@ -79,23 +79,23 @@ def write(pixels: Pixels, kind: ClassicalFormat, options: dict[str, object]) -> 
         return size, np.array(decoded.convert(picture.mode))
 
 
-def lossless_bytes(images: UInt8[Tensor, "n c h w"], grey_levels: int, name: str) -> int:
+def lossless_bytes(images: UInt8[Tensor, "n c h w"], image_format: ImageFormat, name: str) -> int:
     """Bytes of one lossless file of all the images.
 
     Raises:
         DdpmError: the file did not give the images back.
     """
-    kind, pixels = available_formats()[name], sheet(images, grey_levels)
+    kind, pixels = available_formats()[name], sheet(images, image_format)
     size, back = write(pixels, kind, kind.lossless or {})
     check(np.array_equal(back, pixels), f"{name} was not lossless")
     return size
 
 
 def lossy_curve(
-    images: UInt8[Tensor, "n c h w"], grey_levels: int, name: str
+    images: UInt8[Tensor, "n c h w"], image_format: ImageFormat, name: str
 ) -> list[tuple[int, float]]:
     """(bytes, mean squared error on 0..255) of one file of all the images, by quality."""
-    kind, pixels = available_formats()[name], sheet(images, grey_levels)
+    kind, pixels = available_formats()[name], sheet(images, image_format)
     points = []
     for quality in QUALITIES:
         size, back = write(pixels, kind, {**(kind.lossy or {}), "quality": quality})

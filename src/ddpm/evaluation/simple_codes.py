@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import lzma
 import math
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from ddpm.errors import check
@@ -62,16 +60,16 @@ def contexts(images: UInt8[Tensor, "n c h w"], grey_levels: int) -> Iterator[NDA
     neighbours = left * grey_levels + upper
     _, channels, height, width = levels.shape
     channel = np.arange(channels)[:, None, None]
-    place = np.arange(channels * height * width).reshape(channels, height, width)
-    for position in (channel, place):
+    pixel = np.arange(channels * height * width).reshape(channels, height, width)
+    for position in (channel, pixel):
         yield position * grey_levels**2 + neighbours
 
 
 def times_seen(seen: NDArray[np.int64], asked: NDArray[np.int64]) -> NDArray[np.int64]:
     """How often each of the numbers `asked` occurs in `seen`."""
     values, counts = np.unique(seen, return_counts=True)
-    place = np.searchsorted(values, asked).clip(max=len(values) - 1)
-    return np.where(values[place] == asked, counts[place], 0)
+    found = np.searchsorted(values, asked).clip(max=len(values) - 1)
+    return np.where(values[found] == asked, counts[found], 0)
 
 
 def xz_bpd(images: UInt8[Tensor, "n c h w"]) -> float:
@@ -80,21 +78,3 @@ def xz_bpd(images: UInt8[Tensor, "n c h w"]) -> float:
     packed = lzma.compress(pixels, format=lzma.FORMAT_XZ, preset=9 | lzma.PRESET_EXTREME)
     check(lzma.decompress(packed) == pixels, "xz was not lossless")
     return 8 * len(packed) / images.numel()
-
-
-def file_bpd(images: UInt8[Tensor, "n c h w"], file_format: str) -> float:
-    """One lossless PNG or WebP of all the images stacked into a column, whole file."""
-    n, channels, height, width = images.shape
-    check(channels in (1, 3), f"an image file needs 1 or 3 channels, got {channels}")
-    pixels = images.permute(0, 2, 3, 1).reshape(n * height, width, channels).numpy()
-    picture = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-    buffer = io.BytesIO()
-    if file_format == "WEBP":
-        picture.save(buffer, format=file_format, lossless=True, quality=100, method=6)
-    else:
-        picture.save(buffer, format=file_format, optimize=True)
-    buffer.seek(0)
-    with Image.open(buffer) as decoded:
-        back = np.array(decoded.convert(picture.mode))
-    check(np.array_equal(back, np.array(picture)), f"{file_format} was not lossless")
-    return 8 * buffer.getbuffer().nbytes / images.numel()

@@ -11,10 +11,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from ddpm.data.images import ImageFormat, psnr
+from ddpm.evaluation.codec_comparison import Comparison
 from ddpm.figures.grid import image_grid, to_picture
 from ddpm.likelihood.bound import Bound
 
 Curve = Sequence[tuple[float, float]]
+STRIP = 8  # images in the picture of prefixes
 
 
 def real_rate_distortion_plot(
@@ -47,9 +50,26 @@ def real_rate_distortion_plot(
 def prefix_strip(
     prefixes: Sequence[Sequence[UInt8[Tensor, "c _h _w"]]],
     originals: Sequence[UInt8[Tensor, "c _h _w"]],
-    grey_levels: int,
+    image_format: ImageFormat,
 ) -> Image.Image:
     """A row for each image: what growing prefixes decode to, and at the end the original."""
     columns = [*prefixes, originals]
     cells = [column[row] for row in range(len(originals)) for column in columns]
-    return image_grid(torch.stack(cells), grey_levels, columns=len(columns))
+    return image_grid(torch.stack(cells), image_format, columns=len(columns))
+
+
+def comparison_pictures(comparison: Comparison) -> dict[str, Image.Image]:
+    """codec: rate and distortion; prefixes: a strip of growing prefixes."""
+    partial = [prefix for prefix in comparison.figures.prefixes if prefix.mse > 0]
+    plot = real_rate_distortion_plot(
+        [(comparison.bpd(prefix.bytes), psnr(prefix.mse)) for prefix in partial],
+        comparison.bound,
+        {
+            name: [(comparison.bpd(size), psnr(mse)) for size, mse in points]
+            for name, points in comparison.lossy.items()
+        },
+        comparison.bpd(comparison.figures.archive),
+    )
+    shown = [prefix.images[:STRIP] for prefix in partial]
+    strip = prefix_strip(shown, list(comparison.images[:STRIP]), comparison.format)
+    return {"codec": plot, "prefixes": strip}

@@ -11,31 +11,27 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from ddpm.data.images import to_bytes
+from ddpm.data.images import ImageFormat
 
 GAP = 1  # pixels of the original images between two of them
 SIDE = 32  # images smaller than this are enlarged by a whole factor
 
 
-def to_display(images: UInt8[Tensor, "n c h w"], grey_levels: int) -> np.ndarray:
-    """Grey levels spread over 0..255, [n, h, w, 3]."""
-    pixels = to_bytes(images.cpu().numpy(), grey_levels).transpose(0, 2, 3, 1)
-    return np.broadcast_to(pixels, (*pixels.shape[:3], 3)) if pixels.shape[3] == 1 else pixels
-
-
 def image_grid(
     images: UInt8[Tensor, "n c h w"],
-    grey_levels: int,
+    image_format: ImageFormat,
     columns: int | None = None,
     scale: int | None = None,
 ) -> Image.Image:
     """A picture of all the images.
 
     Args:
+        images: grey levels.
+        image_format: of the images.
         columns: images a row; makes the grid about square by default.
         scale: enlargement; brings small images to about 32 pixels by default.
     """
-    pixels = to_display(images, grey_levels)
+    pixels = image_format.to_display(images)
     n, height, width, _ = pixels.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)

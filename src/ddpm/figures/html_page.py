@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ddpm.runtime.atomic import atomically
+from ddpm.runtime.atomic import write_text
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 54rem; margin: 2rem auto; padding: 0 1rem;
@@ -25,7 +25,7 @@ p.note { color: #555 }
 
 
 @dataclass
-class Report:
+class HtmlPage:
     """Sections in the order they were added; `write` makes the page."""
 
     title: str
@@ -65,4 +65,4 @@ class Report:
             f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
             f"<style>{STYLE}</style><h1>{title}</h1>{''.join(self.parts)}</html>"
         )
-        atomically(path, lambda partial: partial.write_text(page, encoding="utf-8"))
+        write_text(path, page)

@@ -7,6 +7,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from ddpm.data.images import ImageFormat
 from ddpm.evaluation.neighbours import nearest_neighbours
 from ddpm.figures.grid import image_grid
 
@@ -14,10 +15,10 @@ from ddpm.figures.grid import image_grid
 def neighbours_figure(
     images: UInt8[Tensor, "n c h w"],
     training: UInt8[Tensor, "m c h w"],
-    grey_levels: int,
+    image_format: ImageFormat,
     k: int = 3,
 ) -> Image.Image:
     """A column an image: the sample on top, its k nearest training images below."""
     indices, _ = nearest_neighbours(images, training, k)
     rows = [images, *(training[indices[:, j]] for j in range(k))]
-    return image_grid(torch.cat(rows), grey_levels, columns=len(images))
+    return image_grid(torch.cat(rows), image_format, columns=len(images))

@@ -7,40 +7,46 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from ddpm.data.images import from_unit_range
+from ddpm.data.images import ImageFormat
 from ddpm.figures.grid import image_grid
+from ddpm.runtime import parallel
 from ddpm.sampling import SampleState
 
 
 class ProgressiveRecorder:
-    """A sampler callback that keeps the predicted x_0 of the first few images at every step.
+    """A sampler callback that keeps the predicted x_0 of the first few images at some moments.
 
     Args:
-        n: images drawn in all.
-        grey_levels: values a pixel can take.
-        keep: how many images to record; they must all be in the first batch.
+        keep: how many images to record, whatever batches they are drawn in.
+        image_format: of the images.
+        steps: of the chain.
+        moments: how many, evenly spaced from the first step to the last.
     """
 
-    def __init__(self, n: int, grey_levels: int, keep: int = 8) -> None:
-        self.keep = min(n, keep)
-        self.grey_levels = grey_levels
-        self.recorded: list[Tensor] = []
-        self.done = False
+    def __init__(self, keep: int, image_format: ImageFormat, steps: int, moments: int = 12) -> None:
+        self.image_format, self.steps = image_format, steps
+        chosen = torch.linspace(0, steps - 1, min(moments, steps)).round().long().tolist()
+        self.moments = {moment: column for column, moment in enumerate(chosen)}
+        shape = (keep, len(self.moments), *image_format.shape)
+        self.recorded = torch.zeros(shape, dtype=torch.uint8)
 
     def __call__(self, state: SampleState) -> None:
-        if self.done:
-            return
-        images = from_unit_range(state.pred_xstart[: self.keep], self.grey_levels)
-        self.recorded.append(images.cpu())
-        self.done = state.index == 0
+        """Record the state, if it is one of the moments and one of the first images."""
+        column = self.moments.get(self.steps - 1 - state.index)
+        wanted = len(self.recorded) - state.first
+        if column is not None and wanted > 0:
+            images = self.image_format.from_unit(state.pred_xstart[:wanted]).cpu()
+            self.recorded[state.first : state.first + len(images), column] = images
 
-    def frames(self, columns: int = 12) -> UInt8[Tensor, "n frames c h w"]:
-        """`columns` moments, evenly spaced from the first step to the last."""
-        last = len(self.recorded) - 1
-        moments = torch.linspace(0, last, min(columns, last + 1)).round().long()
-        return torch.stack([self.recorded[int(m)] for m in moments], dim=1)
+    def frames(self) -> UInt8[Tensor, "n moments c h w"]:
+        """What was recorded, by all processes; every one of them must ask."""
+        frames = self.recorded.clone()
+        parallel.merge(frames)
+        return frames
 
 
-def progressive_strip(frames: UInt8[Tensor, "n frames c h w"], grey_levels: int) -> Image.Image:
+def progressive_strip(
+    frames: UInt8[Tensor, "n moments c h w"], image_format: ImageFormat
+) -> Image.Image:
     """One row an image, time running from left (noise) to right (finished)."""
-    return image_grid(frames.flatten(0, 1), grey_levels, columns=frames.shape[1])
+    return image_grid(frames.flatten(0, 1), image_format, columns=frames.shape[1])

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +14,13 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddpm.data.images import to_unit_range
+from ddpm.data.images import ImageFormat, Indexed, unit_to_byte_rmse
 from ddpm.diffusion.bound_terms import mean_over_dims, prior_bpd, vb_term
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.diffusion.importance import BoundTimes
 from ddpm.errors import check
 from ddpm.runtime import parallel
+from ddpm.runtime.progress import Counter, Progress
 from ddpm.runtime.randomness import Randomness
 
 Array = NDArray[np.float64]
@@ -36,7 +36,6 @@ class Bound:
         xstart_mse: [n, K], squared error of the predicted x_0, images in [-1, 1].
         eps_mse: [n, K], squared error of the predicted noise.
         timesteps: [K], the times of the whole chain that were visited.
-        grey_levels: values a pixel can take.
     """
 
     terms: Array
@@ -44,7 +43,6 @@ class Bound:
     xstart_mse: Array
     eps_mse: Array
     timesteps: NDArray[np.int64]
-    grey_levels: int
 
     @property
     def total(self) -> Array:
@@ -71,7 +69,7 @@ class Bound:
         """
         received = self.prior.mean() + np.append(0.0, np.cumsum(self.terms.mean(0)[::-1]))
         mse = np.append(self.xstart_mse.mean(axis=0)[::-1], 0.0)
-        rmse = 127.5 * np.sqrt(mse)
+        rmse = unit_to_byte_rmse(mse)
         with np.errstate(divide="ignore"):
             psnr = 20 * np.log10(255.0 / rmse)
         step = np.append(self.timesteps[::-1] + 1.0, 0.0)
@@ -81,21 +79,29 @@ class Bound:
 def evaluate_bound(
     diffusion: GaussianDiffusion,
     denoiser: Denoiser,
-    images: UInt8[Tensor, "n c h w"],
-    grey_levels: int,
+    images: Indexed,
+    image_format: ImageFormat,
     *,
     seed: int = 0,
     batch_size: int = 256,
-    callback: Callable[[int], None] | None = None,
+    device: torch.device | None = None,
+    progress: Progress | None = None,
 ) -> Bound:
     """Every term of Eq. 5 for every image, each with one x_t ~ q(x_t | x_0) of its own.
 
     Args:
         diffusion: the model; respaced, it gives the bound of the K-step model.
-        images: grey levels 0..grey_levels-1; no image is dropped, no noise is added.
+        denoiser: the network.
+        images: a uint8 tensor [n, c, h, w] or a data source, of which one batch is read at a time;
+            no image is dropped, no noise is added.
+        image_format: of the images.
         seed: decides the x_t. The noise depends on (seed, image, t), not on the batch size.
         batch_size: images in one network call; of several processes each takes some of the calls.
-        callback: called with the number of (image, step) pairs just done, here or elsewhere.
+        device: where the network is; that of the images by default.
+        progress: counts (image, step) pairs, here or elsewhere.
+
+    Raises:
+        DdpmError: there are no images, or they are of another format.
     """
     n, steps = len(images), diffusion.num_timesteps
     check(n > 0, "there are no images to evaluate")
@@ -103,25 +109,26 @@ def evaluate_bound(
     terms, xstart_mse, eps_mse = (torch.zeros(n, steps, dtype=torch.float64) for _ in range(3))
     prior = torch.zeros(n, dtype=torch.float64)
     calls = itertools.count()  # dealt out to the processes one by one
+    counter = Counter(progress, n * steps, "bits/dim")
     with torch.inference_mode():
-        for index in torch.arange(n).chunk(-(-n // batch_size)):
-            index = index.to(images.device)
-            x_start = to_unit_range(images[index], grey_levels)
-            rows = index.cpu()
+        for rows in torch.arange(n).chunk(-(-n // batch_size)):
+            batch = images[rows]
+            image_format.check(batch)
+            x_start = image_format.to_unit(batch.to(device or batch.device))
+            index = rows.to(x_start.device)
             prior[rows] = prior_bpd(diffusion, x_start).double().cpu()
             for i, timestep in enumerate(diffusion.schedule.timesteps):
                 if parallel.is_mine(next(calls)):
                     t = torch.full((len(index),), i, device=index.device)
                     noise = source.normal(index, tuple(x_start.shape[1:]), int(timestep))
                     x_t = diffusion.q_sample(x_start, t, noise)
-                    term, p = vb_term(diffusion, denoiser, x_start, x_t, t, grey_levels)
+                    term, p = vb_term(diffusion, denoiser, x_start, x_t, t, image_format.levels)
                     epsilon = diffusion.epsilon_from_xstart(p.pred_xstart, x_t, t)
                     terms[rows, i] = term.double().cpu()
-                    errors = mean_over_dims((x_start - p.pred_xstart) ** 2)
-                    xstart_mse[rows, i] = errors.double().cpu()
+                    error = mean_over_dims((x_start - p.pred_xstart) ** 2)
+                    xstart_mse[rows, i] = error.double().cpu()
                     eps_mse[rows, i] = mean_over_dims((noise - epsilon) ** 2).double().cpu()
-                if callback is not None:
-                    callback(len(index))
+                counter.advance(len(index))
     parallel.merge(terms, xstart_mse, eps_mse)
     return Bound(
         terms.numpy(),
@@ -129,7 +136,6 @@ def evaluate_bound(
         xstart_mse.numpy(),
         eps_mse.numpy(),
         diffusion.schedule.timesteps,
-        grey_levels,
     )
 
 
@@ -137,7 +143,7 @@ def stratified_bound(
     diffusion: GaussianDiffusion,
     denoiser: Denoiser,
     images: UInt8[Tensor, "n c h w"],
-    grey_levels: int,
+    image_format: ImageFormat,
     *,
     draws: int = 8,
     seed: int = 0,
@@ -146,24 +152,37 @@ def stratified_bound(
 
     L_0, which is large, is always computed. The other t are drawn as often as the bound weighs
     them, one from each of `draws` - 1 stretches of equal weight.
+
+    Args:
+        diffusion, denoiser: the model.
+        images: grey levels of this format.
+        image_format: of the images.
+        draws: network calls an image takes, 2..T.
+        seed: decides the noise and the t.
+
+    Returns:
+        bits/dim of each image.
+
+    Raises:
+        DdpmError: `draws` is out of range.
     """
     steps = diffusion.num_timesteps
     check(min(2, steps) <= draws <= steps, f"draws must lie in {min(2, steps)}..{steps}")
     index = torch.arange(len(images), device=images.device)
-    x_start, shape = to_unit_range(images, grey_levels), tuple(images.shape[1:])
+    x_start, shape = image_format.to_unit(images), tuple(images.shape[1:])
     times = BoundTimes(diffusion.schedule, images.device)
     uniform, noise = Randomness(seed, "stratified time"), Randomness(seed, "stratified noise")
 
     def term(t: Tensor, draw: int) -> Tensor:
         x_t = diffusion.q_sample(x_start, t, noise.normal(index, shape, draw))
-        return vb_term(diffusion, denoiser, x_start, x_t, t, grey_levels)[0]
+        return vb_term(diffusion, denoiser, x_start, x_t, t, image_format.levels)[0]
 
     with torch.inference_mode():
         total = prior_bpd(diffusion, x_start) + term(torch.zeros_like(index), 0)
         first = times.probability[0]
         for draw in range(1, draws):
-            place = (draw - 1 + uniform.uniform(index, draw)) / (draws - 1)
-            t = times.at(first + (1 - first) * place)
-            share = (draws - 1) * times.probability[t] / (1 - first)
-            total = total + (term(t, draw) / share).float()
+            quantile = (draw - 1 + uniform.uniform(index, draw)) / (draws - 1)
+            t = times.at(first + (1 - first) * quantile)
+            expected_draws = (draws - 1) * times.probability[t] / (1 - first)
+            total = total + (term(t, draw) / expected_draws).float()
     return total

@@ -1,74 +1,109 @@
-"""The network's errors, measured once, and the reverse variance that is best for them.
+"""How far a network's predicted x_0 is off, measured once at some 130 timesteps.
 
 Bao et al. 2022 ("Analytic-DPM"): where the predicted x_0 errs by mse(t), the reverse step t -> s
-loses least with variance lambda^2 + c^2 mse(t). The same table prices every step, which is what
+loses least with variance lambda^2 + c^2 mse(t). The same numbers price every step, which is what
 `ddpm.likelihood.trajectory` chooses by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddpm.data.images import to_unit_range
+from ddpm.data.images import ImageFormat
 from ddpm.diffusion.bound_terms import discretized_gaussian_log_likelihood
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.errors import check
-from ddpm.runs.checkpoint import load_checkpoint, save_checkpoint
 from ddpm.runtime import parallel
+from ddpm.runtime.progress import Counter, Progress
 from ddpm.runtime.randomness import Randomness
 
 Array = NDArray[np.float64]
+IMAGES = 750  # that it is measured on; the table is one for every pixel
 DENSE = 48  # every one of the first timesteps is measured, where the error changes fastest
 SPACING = 12  # and every 12th of the rest; between them the logarithm is interpolated
+PREFIX = "denoising_error."  # of its tensors in a checkpoint
 
 
-@dataclass(frozen=True)
-class ErrorTable:
-    """What is known of a network's errors at every timestep of the whole chain.
+@dataclass(frozen=True, eq=False)
+class DenoisingError:
+    """What was measured of a network, at m of the T timesteps of its whole chain.
 
     Args:
-        xstart_mse: [T, c, h, w], mean squared error of the predicted x_0 for each pixel and
+        timesteps: [m], rising, from 0 to T-1.
+        xstart_mse: [m, c, h, w], mean squared error of the predicted x_0 for each pixel and
             channel, images in [-1, 1].
-        decoder_bpd: [T], cost in bits/dim of the exact pixels under a discretised Gaussian around
+        decoder_bpd: [m], cost in bits/dim of the exact pixels under a discretised Gaussian around
             the x_0 predicted at t with that variance: what it costs to end the chain at t.
-        images: how many images were measured.
+        images: how many images it was measured on.
+
+    Raises:
+        DdpmError: arrays that do not fit together.
     """
 
-    xstart_mse: Array
-    decoder_bpd: Array
+    timesteps: Int[np.ndarray, " m"]
+    xstart_mse: Float[np.ndarray, "m ..."]
+    decoder_bpd: Float[np.ndarray, " m"]
     images: int
 
-    def save(self, path: Path, model: str) -> None:
-        """Write the table beside a checkpoint; `model` is the checkpoint's checksum."""
-        tensors = {
-            "xstart_mse": torch.from_numpy(self.xstart_mse),
-            "decoder_bpd": torch.from_numpy(self.decoder_bpd),
+    def __post_init__(self) -> None:
+        check(
+            len(self.timesteps) == len(self.xstart_mse) == len(self.decoder_bpd) > 0
+            and bool((np.diff(self.timesteps) > 0).all())
+            and bool((self.xstart_mse > 0).all() and np.isfinite(self.xstart_mse).all()),
+            "a denoising error needs one positive entry for each of its rising timesteps",
+        )
+
+    def at(self, timesteps: Int[np.ndarray, " k"]) -> Array:
+        """[k, c, h, w], `xstart_mse` at any timesteps: its logarithm, interpolated, in float64."""
+        right = np.searchsorted(self.timesteps, timesteps).clip(1, max(len(self.timesteps) - 1, 1))
+        if len(self.timesteps) == 1:
+            return np.repeat(self.xstart_mse.astype(np.float64), len(timesteps), axis=0)
+        low, high = self.timesteps[right - 1], self.timesteps[right]
+        weight = ((timesteps - low) / (high - low)).clip(0, 1)
+        weight = weight.reshape(-1, *[1] * (self.xstart_mse.ndim - 1))
+        before = np.log(self.xstart_mse[right - 1].astype(np.float64))
+        after = np.log(self.xstart_mse[right].astype(np.float64))
+        return np.exp(before + weight * (after - before))
+
+    def decoder_at(self, timesteps: Int[np.ndarray, " k"]) -> Array:
+        """[k], `decoder_bpd` at any timesteps, interpolated."""
+        return np.interp(timesteps, self.timesteps, self.decoder_bpd)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As a checkpoint stores it: float32, a few megabytes for 32x32 pixels."""
+        return {
+            f"{PREFIX}timesteps": torch.from_numpy(self.timesteps.astype(np.int64)),
+            f"{PREFIX}xstart_mse": torch.from_numpy(self.xstart_mse.astype(np.float32)),
+            f"{PREFIX}decoder_bpd": torch.from_numpy(self.decoder_bpd.astype(np.float64)),
+            f"{PREFIX}images": torch.tensor(self.images),
         }
-        save_checkpoint(path, tensors, {"model": model, "images": self.images})
 
+    @staticmethod
+    def from_tensors(tensors: dict[str, Tensor]) -> DenoisingError | None:
+        """The inverse of `tensors`, from all tensors of a checkpoint; None if it was not measured.
 
-def load_errors(path: Path, model: str) -> ErrorTable | None:
-    """The table at `path` if it belongs to the checkpoint with checksum `model`, else None."""
-    if not path.is_file():
-        return None
-    tensors, metadata = load_checkpoint(path)
-    if metadata.get("model") != model:
-        return None
-    table = tensors["xstart_mse"].double().numpy()  # of a shipped model it is bfloat16
-    decoder = tensors["decoder_bpd"].double().numpy()
-    return ErrorTable(table, decoder, int(metadata["images"]))
+        Raises:
+            DdpmError: tensors that do not fit together.
+            KeyError: some are missing.
+        """
+        if not any(name.startswith(PREFIX) for name in tensors):
+            return None
+        return DenoisingError(
+            tensors[f"{PREFIX}timesteps"].numpy(),
+            tensors[f"{PREFIX}xstart_mse"].float().numpy(),  # of a shipped model it is bfloat16
+            tensors[f"{PREFIX}decoder_bpd"].double().numpy(),
+            int(tensors[f"{PREFIX}images"]),
+        )
 
 
 def measured_timesteps(total: int) -> NDArray[np.int64]:
-    """The timesteps at which the errors are measured: dense at first, then every 12th."""
+    """The timesteps at which the error is measured: dense at first, then every 12th."""
     dense = np.arange(min(DENSE, total))
     rest = np.arange(DENSE, total, SPACING)
     return np.unique(np.concatenate([dense, rest, [total - 1]]))
@@ -79,40 +114,51 @@ def shrink(per_pixel: Array, images: int) -> Array:
 
     A pixel that never erred on the images measured may still err on the next; without this its
     variance would be almost 0 and its first error would cost any number of bits.
+
+    Args:
+        per_pixel: mean squared errors over `images` images.
+        images: how many.
     """
-    mean = per_pixel.mean(axis=tuple(range(1, per_pixel.ndim)), keepdims=True)
-    return np.minimum((images * per_pixel + mean) / (images + 1), 1.0)  # x_0 spans [-1, 1]
+    return ((images * per_pixel + per_pixel.mean()) / (images + 1)).clip(1e-12, 1.0)
 
 
-def measure_errors(
+def measure_denoising_error(
     diffusion: GaussianDiffusion,
     denoiser: Denoiser,
     images: UInt8[Tensor, "n c h w"],
-    grey_levels: int,
+    image_format: ImageFormat,
     *,
     seed: int = 0,
     batch_size: int = 256,
-    callback: Callable[[int], None] | None = None,
-) -> ErrorTable:
-    """Measure the errors on training images (the whole chain, not a respaced one).
+    progress: Progress | None = None,
+) -> DenoisingError:
+    """Measure the error of a network (on the whole chain, not a respaced one).
 
     Args:
-        images: more images make the per-pixel table better; 500 or more are advisable.
+        diffusion: all T steps.
+        denoiser: the network.
+        images: training images; more of them make it better, 500 or more are advisable.
+        image_format: of the images.
         seed: decides the noise.
-        callback: called with the number of (image, timestep) pairs just done.
+        batch_size: images in one network call; of several processes each takes some timesteps.
+        progress: counts (image, timestep) pairs.
+
+    Raises:
+        DdpmError: there are no images, or they are of another format.
     """
-    check(len(images) > 0, "there are no images to measure the errors on")
+    check(len(images) > 0, "there are no images to measure the denoising error on")
+    image_format.check(images)
     source = Randomness(seed, "errors")
     times = measured_timesteps(diffusion.num_timesteps)
-    n, shape = len(images), tuple(images.shape[1:])
-    x_start = to_unit_range(images, grey_levels)
+    n, shape = len(images), image_format.shape
+    counter = Counter(progress, n * len(times), "measuring denoising error")
+    x_start = image_format.to_unit(images)
     mse = torch.zeros(len(times), *shape, dtype=torch.float64)
     decoder = torch.zeros(len(times), dtype=torch.float64)
     with torch.inference_mode():
         for i, timestep in enumerate(times):
             if not parallel.is_mine(i):
-                if callback is not None:
-                    callback(n)
+                counter.advance(n)
                 continue
             predicted = []
             for index in torch.arange(n, device=images.device).split(batch_size):
@@ -120,20 +166,15 @@ def measure_errors(
                 noise = source.normal(index, shape, int(timestep))
                 x_t = diffusion.q_sample(x_start[index], t, noise)
                 predicted.append(diffusion.p_mean_variance(denoiser, x_t, t).pred_xstart)
-                if callback is not None:
-                    callback(len(index))
+                counter.advance(len(index))
             pred_xstart = torch.cat(predicted)
             squared = ((x_start - pred_xstart) ** 2).double().mean(dim=0).cpu().numpy()
-            shrunk = shrink(squared[None], n)[0]
+            shrunk = shrink(squared, n)
             log_scale = 0.5 * torch.from_numpy(np.log(shrunk)).to(images.device)
             nats = -discretized_gaussian_log_likelihood(
-                x_start, pred_xstart, log_scale, grey_levels
+                x_start, pred_xstart, log_scale, image_format.levels
             )
             mse[i] = torch.from_numpy(shrunk)
             decoder[i] = float(nats.mean()) / np.log(2)
     parallel.merge(mse, decoder)
-    whole = np.arange(diffusion.num_timesteps)
-    log_mse = np.log(mse.numpy()).reshape(len(times), -1)
-    filled = np.stack([np.interp(whole, times, column) for column in log_mse.T], axis=1)
-    table = np.exp(filled).reshape(len(whole), *shape)
-    return ErrorTable(table, np.interp(whole, times, decoder.numpy()), n)
+    return DenoisingError(times, mse.numpy().astype(np.float32), decoder.numpy(), n)

@@ -7,66 +7,96 @@ with the prices of Bao et al. 2022).
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.errors import DdpmError, check
-from ddpm.likelihood.denoising_error import ErrorTable
+from ddpm.errors import check
+from ddpm.likelihood.denoising_error import DenoisingError
 
 Array = NDArray[np.float64]
-Steps = NDArray[np.int64]
-TRAJECTORIES = ("even", "quadratic", "optimal")
+Timesteps = NDArray[np.int64]
 GROUPS = 64  # of pixels with similar errors, each priced as one
 
 
-def step_costs(schedule: NoiseSchedule, xstart_mse: Array) -> Array:
+def step_bits(gain: Array | float, mse: Array) -> Array:
+    """Expected bits of a reverse step with the analytic variance, for each number.
+
+    Args:
+        gain: c^2 / lambda^2 of the posterior q(x_s | x_t, x_0), which is snr(s) - snr(t).
+        mse: error of the predicted x_0 at t, images in [-1, 1]; broadcasts against `gain`.
+    """
+    return 0.5 * np.log2(1 + gain * mse)
+
+
+def step_costs(schedule: NoiseSchedule, error: DenoisingError) -> Array:
     """[T, T]: expected bits/dim of the step from t (row) to s < t (column); inf elsewhere.
+
+    Of many pixels those with similar errors are priced together, at their mean error.
 
     Args:
         schedule: the whole chain.
-        xstart_mse: [T, ...], error of the predicted x_0 at each t, per pixel or not. Of many
-            pixels those with similar errors are priced together, at their mean error.
+        error: of the network, at each of its timesteps.
     """
-    abar, total = schedule.alphas_cumprod, len(schedule)
-    ordered = np.sort(xstart_mse.reshape(total, -1), axis=1)
-    groups = np.array_split(ordered, min(GROUPS, ordered.shape[1]), axis=1)
-    mse = np.stack([group.mean(axis=1) for group in groups], axis=1)
-    weights = np.array([group.shape[1] for group in groups]) / ordered.shape[1]
+    total, snr = schedule.num_timesteps, schedule.snr
     costs = np.full((total, total), np.inf)
     for t in range(1, total):
-        s = np.arange(t)
-        # c^2 / lambda^2 = snr(s) - snr(t) for the posterior q(x_s | x_t, x_0), snr = abar/(1-abar)
-        gain = abar[s] / (1 - abar[s]) - abar[t] / (1 - abar[t])
-        costs[t, :t] = 0.5 * np.log2(1 + gain[:, None] * mse[t][None]) @ weights
+        ordered = np.sort(error.at(np.array([t])).reshape(-1))
+        groups = np.array_split(ordered, min(GROUPS, ordered.size))
+        mse = np.array([group.mean() for group in groups])
+        weights = np.array([group.size for group in groups]) / ordered.size
+        costs[t, :t] = step_bits((snr[:t] - snr[t])[:, None], mse[None]) @ weights
     return costs
 
 
-def optimal_timesteps(schedule: NoiseSchedule, errors: ErrorTable, k: int) -> Steps:
-    """The k timesteps of the cheapest trajectory: from T-1 down, then the exact pixels."""
-    check_count(k, len(schedule))
-    costs = step_costs(schedule, errors.xstart_mse)
-    best, choices = errors.decoder_bpd.copy(), []
+def optimal_timesteps(schedule: NoiseSchedule, error: DenoisingError, k: int) -> Timesteps:
+    """The k timesteps of the cheapest trajectory: from T-1 down, then the exact pixels.
+
+    Raises:
+        DdpmError: k out of range.
+    """
+    check_count(k, schedule.num_timesteps)
+    costs = step_costs(schedule, error)
+    best, choices = error.decoder_at(np.arange(schedule.num_timesteps)), []
     for _ in range(k - 1):
         through = costs + best[None, :]
         choice = through.argmin(axis=1)
         choices.append(choice)
         best = np.take_along_axis(through, choice[:, None], axis=1)[:, 0]
-    steps = [len(schedule) - 1]
+    steps = [schedule.num_timesteps - 1]
     for choice in reversed(choices):
         steps.append(int(choice[steps[-1]]))
     return np.array(steps[::-1])
 
 
-def predicted_bpd(schedule: NoiseSchedule, errors: ErrorTable, timesteps: Steps) -> float:
-    """What a trajectory should cost by the tables, without the prior's share, in bits/dim."""
-    costs = step_costs(schedule, errors.xstart_mse)
-    pairs = zip(timesteps[1:], timesteps[:-1], strict=True)
-    return float(errors.decoder_bpd[timesteps[0]] + sum(costs[t, s] for t, s in pairs))
+def predicted_bpd(schedule: NoiseSchedule, error: DenoisingError, timesteps: Timesteps) -> float:
+    """What a trajectory should cost by the measured error, without the prior, in bits/dim."""
+    snr, total = schedule.snr, float(error.decoder_at(timesteps[:1])[0])
+    for s, t in itertools.pairwise(timesteps):
+        total += float(step_bits(snr[s] - snr[t], error.at(np.array([t]))).mean())
+    return total
 
 
-def quadratic_timesteps(total: int, k: int) -> Steps:
-    """k timesteps whose square roots are evenly spaced: denser near the image."""
+def even_timesteps(total: int, k: int) -> Timesteps:
+    """k evenly spaced timesteps of `total`, always with the first and the last.
+
+    Raises:
+        DdpmError: k out of range.
+    """
+    check_count(k, total)
+    if k == 1:
+        return np.array([total - 1])
+    return np.linspace(0, total - 1, k).round().astype(np.int64)
+
+
+def quadratic_timesteps(total: int, k: int) -> Timesteps:
+    """k timesteps of `total` whose square roots are evenly spaced: denser near the image.
+
+    Raises:
+        DdpmError: k out of range.
+    """
     check_count(k, total)
     if k == 1:
         return np.array([total - 1])
@@ -79,22 +109,3 @@ def quadratic_timesteps(total: int, k: int) -> Steps:
 def check_count(k: int, total: int) -> None:
     """Refuse a number of steps that the chain does not have."""
     check(1 <= k <= total, f"the number of steps must lie in 1..{total}, got {k}")
-
-
-def choose_timesteps(
-    name: str, schedule: NoiseSchedule, k: int, errors: ErrorTable | None = None
-) -> Steps:
-    """The trajectory called `name` with k timesteps.
-
-    Raises:
-        DdpmError: an unknown name, k out of range, or no error table for `optimal`.
-    """
-    if name == "even":
-        return schedule.even_timesteps(k)
-    if name == "quadratic":
-        return quadratic_timesteps(len(schedule), k)
-    if name == "optimal":
-        if errors is None:
-            raise DdpmError("an optimal trajectory needs the measured errors of the model")
-        return optimal_timesteps(schedule, errors, k)
-    raise DdpmError(f"unknown trajectory '{name}'; choose from {', '.join(TRAJECTORIES)}")

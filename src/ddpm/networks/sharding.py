@@ -1,8 +1,8 @@
-"""How the processes hold the network: each has a whole copy (DDP) or a part of it (FSDP2).
+"""How the processes hold a network: each has a whole copy (DDP) or a shard of it (FSDP2).
 
-Parts are asked for with `accelerate launch --use_fsdp`. They are for a network whose weights,
+Shards are asked for with `accelerate launch --use_fsdp`. They are for a network whose weights,
 gradients, averages and moments together do not fit on a device: a block is put together while it
-computes. Checkpoints hold whole tensors either way, and either way can go on from the other's.
+computes. Checkpoints hold full tensors either way, and either way can go on from the other's.
 """
 
 from __future__ import annotations
@@ -13,40 +13,43 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from ddpm.networks.unet import Block, UNet
 from ddpm.runtime import parallel
 
 
-def in_parts() -> bool:
-    """Whether every process holds only its part of each tensor."""
+def is_sharded() -> bool:
+    """Whether every process holds only its shard of each tensor."""
     wanted = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
     return wanted and parallel.size() > 1
 
 
-def place(network: UNet) -> None:
-    """Leave this process its part of every weight, if parts are asked for."""
-    if not in_parts():
+def shard(network: nn.Module) -> None:
+    """Leave this process its shard of every weight, if shards are asked for.
+
+    A network may have a method `blocks()` that gives the modules which are put together one at a
+    time; without it the whole network is put together at once.
+    """
+    if not is_sharded():
         return
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP2 needs it
     mesh = init_device_mesh(next(network.parameters()).device.type, (parallel.size(),))
-    for module in network.modules():
-        if isinstance(module, Block):
-            fully_shard(module, mesh=mesh)
+    for block in network.blocks() if hasattr(network, "blocks") else ():  # type: ignore[operator]
+        fully_shard(block, mesh=mesh)
     fully_shard(network, mesh=mesh)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor, put together on the CPU if it is in parts; every process must ask."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """All of a tensor, put together on the CPU if it is sharded; every process must ask."""
     return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
 
 
-def placed_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """The part of a whole tensor that this process holds of `like`; nothing is exchanged."""
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """The shard of a full tensor that this process holds of `like`; nothing is exchanged."""
     if not isinstance(like, DTensor):
         return tensor
     return distribute_tensor(
@@ -54,9 +57,9 @@ def placed_like(tensor: Tensor, like: Tensor) -> Tensor:
     )
 
 
-def averaging(network: UNet) -> nn.Module:
+def averaging(network: nn.Module) -> nn.Module:
     """The network to train with: its gradients are means over all processes."""
-    if parallel.size() == 1 or in_parts():  # parts average by themselves
+    if parallel.size() == 1 or is_sharded():  # shards average by themselves
         return network
     return DistributedDataParallel(network, gradient_as_bucket_view=True)
 

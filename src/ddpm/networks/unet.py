@@ -6,7 +6,7 @@ It maps (x, t) to an image of `out_channels` and knows nothing of diffusion.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -242,8 +242,12 @@ class UNet(nn.Module):
             "resize the images or use fewer levels in ch_mult",
         )
 
-    def run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
-        """The output of a block; of its activations only the inputs are kept, if so wished."""
+    def blocks(self) -> Iterator[nn.Module]:
+        """The parts that hold most of the weights; see `ddpm.networks.sharding`."""
+        return (module for module in self.modules() if isinstance(module, Block))
+
+    def run_block(self, block: nn.Module, *inputs: Tensor) -> Tensor:
+        """The output of a block; optionally its activations are recomputed in the backward pass."""
         if self.activation_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
@@ -264,23 +268,19 @@ class UNet(nn.Module):
         skips = [h]
         for level, blocks in enumerate(self.down):
             for layer in blocks:  # type: ignore[attr-defined]
-                h = self.run(layer, h, temb)
+                h = self.run_block(layer, h, temb)
                 skips.append(h)
             if level < len(self.downsamples):
                 h = self.downsamples[level](h)
                 skips.append(h)
 
-        h = self.run(self.middle1, h, temb)
-        h = self.run(self.middle2, self.run(self.middle_attention, h), temb)
+        h = self.run_block(self.middle1, h, temb)
+        h = self.run_block(self.middle2, self.run_block(self.middle_attention, h), temb)
 
         for level, blocks in enumerate(self.up):
             for layer in blocks:  # type: ignore[attr-defined]
-                h = self.run(layer, torch.cat([h, skips.pop()], dim=1), temb)
+                h = self.run_block(layer, torch.cat([h, skips.pop()], dim=1), temb)
             if level < len(self.upsamples):
                 h = self.upsamples[level](h)
 
         return self.conv_out(F.silu(self.norm_out(h)))
-
-    def num_parameters(self) -> int:
-        """How many numbers training sets."""
-        return sum(p.numel() for p in self.parameters())

@@ -8,6 +8,5 @@ FOLDER = Path(__file__).parent
 
 
 def pretrained() -> dict[str, Path]:
-    """The file of each model by its name; beside it lie its error tables and its model card."""
-    files = sorted(FOLDER.glob("*.safetensors"))
-    return {file.stem: file for file in files if not file.name.startswith("errors-")}
+    """The file of each model by its name; beside it lies its model card."""
+    return {file.stem: file for file in sorted(FOLDER.glob("*.safetensors"))}

@@ -1,19 +1,15 @@
 """Checkpoints: safetensors files that describe themselves, written whole or not at all.
 
-Tensors are named `network.*`, `ema.*`, `exp_avg.*` and `exp_avg_sq.*`; the metadata entry `ddpm`
-is JSON with the configuration, the data facts, the step, the history and a checksum.
+A file holds a *model*: its averaged weights `ema.*`, `diffusion.betas` and, once it was measured,
+`denoising_error.*`. The file of a run also holds what training needs to go on: `network.*`,
+`exp_avg.*` and `exp_avg_sq.*`. The metadata entry `ddpm` is JSON with the configuration, the format
+of the images, the history, and a checksum of either part, so that the model alone can be read.
 """
 
 from __future__ import annotations
 
-from ddpm.runtime.atomic import atomically, check_room
-
-import contextlib
 import hashlib
 import json
-import logging
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +18,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ddpm.runtime.atomic import check_room, sync_folder
 from ddpm.errors import Damaged, DdpmError, check
-from ddpm.pretrained import pretrained
+from ddpm.runs import format1
+from ddpm.runtime.atomic import atomically, check_room
 
-FORMAT = 1
+FORMAT = 2
+TRAINING = ("network", "exp_avg", "exp_avg_sq")  # prefixes of what only training needs
 HEADER = 200  # bytes that the header of a file spends on a tensor, at most
-
-log = logging.getLogger("ddpm")
-
-
+CHECKSUMS = ("checksum", "training_checksum")
+Tensors = dict[str, Tensor]
 
 
+def for_training(name: str) -> bool:
+    """Whether a tensor of a checkpoint is needed only to go on training."""
+    return name.split(".", 1)[0] in TRAINING
 
 
-def checksum(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
-    """A fingerprint of the description and of all names and contents, in any order."""
-    described = {key: value for key, value in metadata.items() if key != "checksum"}
-    text = json.dumps(described, sort_keys=True)
-    digest = hashlib.blake2b(text.encode(), digest_size=16)
+def checksum(tensors: Tensors, description: object = None) -> str:
+    """A fingerprint of a description and of all names and contents, in any order."""
+    digest = hashlib.blake2b(json.dumps(description, sort_keys=True).encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -48,38 +44,68 @@ def checksum(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def save_checkpoint(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+def checksums(tensors: Tensors, metadata: dict[str, Any]) -> dict[str, str]:
+    """The checksums of the model, with its description, and of what only training needs."""
+    described = {key: value for key, value in metadata.items() if key not in CHECKSUMS}
+    parts: tuple[Tensors, Tensors] = ({}, {})
+    for name, tensor in tensors.items():
+        parts[for_training(name)][name] = tensor
+    return {"checksum": checksum(parts[0], described), "training_checksum": checksum(parts[1])}
+
+
+def save_checkpoint(path: Path, tensors: Tensors, metadata: dict[str, Any]) -> None:
     """Write `tensors` and `metadata` to `path`, atomically.
 
     Raises:
-        DdpmError: there is no room for it, or no right to write there.
+        DdpmError: there is no room for it, or no permission to write there.
     """
-    size = sum(tensor.nbytes + HEADER for tensor in tensors.values())
-    check_room(path, size)
+    check_room(path, sum(tensor.nbytes + HEADER for tensor in tensors.values()))
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     described = {"format": FORMAT, **metadata}
-    header = {"ddpm": json.dumps({**described, "checksum": checksum(plain, described)})}
+    header = {"ddpm": json.dumps({**described, **checksums(plain, described)})}
     atomically(path, lambda partial: save_file(plain, partial, metadata=header))
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and metadata of a checkpoint, verified against its checksum.
+def load_checkpoint(path: Path, training: bool = False) -> tuple[Tensors, dict[str, Any]]:
+    """The tensors and metadata of a checkpoint, verified against its checksums.
+
+    Args:
+        path: the file.
+        training: read what only training needs, too.
 
     Raises:
         Damaged: the file is truncated, damaged or foreign.
-        DdpmError: it is missing, cannot be read, or is of a newer format.
+        DdpmError: it is missing, cannot be read, or is of another format.
     """
     check(path.is_file(), f"there is no checkpoint at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = _described(file.metadata() or {}, path)
+            everything = training or metadata["format"] == format1.FORMAT
+            names = [n for n in file.keys() if everything or not for_training(n)]  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise Damaged(
             f"{path} is damaged or is no checkpoint ({error}); use an older one or train again"
         ) from error
     except OSError as error:
         raise DdpmError(f"cannot read {path} ({error})") from error
+    if metadata["format"] == format1.FORMAT:
+        sound = metadata.get("checksum") == checksum(tensors, format1.described(metadata))
+    else:
+        found = checksums(tensors, metadata)
+        sound = all(metadata.get(key) == found[key] for key in CHECKSUMS[: 1 + training])
+    if not sound:
+        raise Damaged(
+            f"{path} is damaged: its contents do not match its checksum; use an older checkpoint"
+        )
+    if metadata["format"] == format1.FORMAT:
+        return format1.upgrade(path, tensors, metadata)
+    return tensors, metadata
+
+
+def _described(header: dict[str, str], path: Path) -> dict[str, Any]:
+    """The description inside a file's header."""
     if "ddpm" not in header:
         raise Damaged(f"{path} was not written by ddpm: it does not describe its model")
     try:
@@ -89,24 +115,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(metadata, dict):
         raise Damaged(f"the description inside {path} is not one of ours")
     check(
-        metadata.get("format") == FORMAT,
+        metadata.get("format") in (format1.FORMAT, FORMAT),
         f"{path} has checkpoint format {metadata.get('format')}, and this version of ddpm reads "
-        f"format {FORMAT}; use the version that wrote it",
+        f"formats {format1.FORMAT} and {FORMAT}; use the version that wrote it",
     )
-    if metadata.get("checksum") != checksum(tensors, metadata):
-        raise Damaged(
-            f"{path} is damaged: its contents do not match its checksum; use an older checkpoint"
-        )
-    return tensors, metadata
-
-
-
-
-
-
-
-
-
-
-
-
+    return metadata

@@ -1,38 +1,14 @@
-"""What a run leaves behind while it goes: stats.jsonl, curves, a progress bar."""
+"""The curves of a run: stats.jsonl, TensorBoard, and wherever else they are wanted."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Column
-from rich.text import Text
-from torch.utils.tensorboard import SummaryWriter
+from ddpm.runs.folder import RunFolder
+from ddpm.runtime.atomic import check_room, write_text
 
-from ddpm.runtime.atomic import atomically
-from ddpm.runtime.atomic import check_room
-
-STATS = "stats.jsonl"
 ROOM = 1 << 20  # bytes left on a disk when the log refuses to grow, so that it can still be closed
-
-
-
-
-
-
-
-
 
 
 @runtime_checkable
@@ -47,17 +23,25 @@ class Curves(Protocol):
 
 
 class RunLog:
-    """Appends measurements of a step to stats.jsonl, TensorBoard and, if given, `curves`."""
+    """Appends measurements of a step to stats.jsonl, TensorBoard and, if given, `curves`.
 
-    def __init__(self, run: Path, from_step: int, curves: Curves | None = None) -> None:
+    Args:
+        run: the folder.
+        from_step: the step that the run goes on from.
+        curves: see `Curves`.
+    """
+
+    def __init__(self, run: RunFolder, from_step: int, curves: Curves | None = None) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # takes a second; readers need none
+
         self.curves = curves
-        self.path = run / STATS
+        self.path = run.stats
         kept = [line for line in read_stats(run) if line["step"] <= from_step]
         # What a resumed run will measure again is dropped.
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        atomically(self.path, lambda partial: partial.write_text(text))
-        self.file = self.path.open("a")
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=from_step)
+        write_text(self.path, text)
+        self.file = self.path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(run.tensorboard), purge_step=from_step)
 
     def write(self, step: int, **values: float) -> None:
         """One line, one point a curve.
@@ -81,16 +65,15 @@ class RunLog:
             self.curves.finish()
 
 
-def read_stats(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's stats.jsonl, oldest first; what a crash spoilt is left out.
+def read_stats(run: RunFolder) -> list[dict[str, Any]]:
+    """The lines of a run's stats.jsonl, oldest first; what a crash corrupted is left out.
 
     Every line has a `step`; a reader must expect any other key to be missing.
     """
-    path = run / STATS
-    if not path.is_file():
+    if not run.stats.is_file():
         return []
     found = []
-    for line in path.read_text(errors="replace").splitlines():
+    for line in run.stats.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             values = json.loads(line)
         except json.JSONDecodeError:

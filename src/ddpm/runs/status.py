@@ -11,9 +11,9 @@ from statistics import fmean
 
 import numpy as np
 
-from ddpm.runs.folder import checkpoint_path, checkpoints
+from ddpm.runs.folder import RunFolder
 from ddpm.errors import DdpmError, check
-from ddpm.runs.log import STATS, read_stats
+from ddpm.runs.log import read_stats
 
 SMOOTHED = 20  # lines of stats.jsonl that the smoothed loss is the mean of
 
@@ -53,38 +53,37 @@ class RunStatus:
         return fmean(self.losses[-SMOOTHED:]) if self.losses else None
 
 
-def run_status(run: Path) -> RunStatus:
+def run_status(run: RunFolder) -> RunStatus:
     """Read the status of `run`.
 
     Raises:
         DdpmError: it is not the folder of a run.
     """
-    described = run / "config.json"
     check(
-        described.is_file(),
-        f"{run} is not the folder of a training run: it holds no config.json",
+        run.config.is_file(),
+        f"{run.path} is not the folder of a training run: it holds no {run.config.name}",
     )
     try:
-        training = json.loads(described.read_text())["training"]
+        training = json.loads(run.config.read_text(encoding="utf-8"))["training"]
         steps, batch_size = int(training["steps"]), int(training["batch_size"])
     except (ValueError, KeyError, TypeError) as error:
         raise DdpmError(
-            f"{described} is damaged ({error}); a resumed run writes it anew"
+            f"{run.config} is damaged ({error}); a resumed run writes it anew"
         ) from error
     lines = read_stats(run)
     speeds = [line["images_per_second"] for line in lines if line.get("images_per_second")]
     step, speed = (lines[-1]["step"] if lines else 0), (speeds[-1] if speeds else None)
-    found = checkpoints(run)
+    found = run.checkpoints()
     return RunStatus(
         step=step,
         steps=steps,
         losses=tuple(line["loss"] for line in lines if line.get("loss") is not None),
         images_per_second=speed,
         seconds_left=max(steps - step, 0) * batch_size / speed if speed else None,
-        log_age=_age(run / STATS) if lines else None,
+        log_age=_age(run.stats) if lines else None,
         checkpoint=found[-1] if found else None,
         checkpoint_age=_age(found[-1]) if found else None,
-        complete=checkpoint_path(run, steps).is_file(),
+        complete=run.checkpoint(steps).is_file(),
     )
 
 

@@ -1,4 +1,4 @@
-"""Room on a disk, asked for before it is needed."""
+"""Files that are written whole or not at all, and the room that they need."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from ddpm.errors import DdpmError, check
+
+ADVICE = "free some space or choose another place"
 
 
 def free_bytes(path: Path) -> int:
@@ -38,8 +40,7 @@ def check_room(path: Path, needed: int) -> None:
     free = free_bytes(path)
     check(
         free >= needed,
-        f"cannot write {path} (it needs {as_text(needed)} and {as_text(free)} are free); "
-        "free some space or choose another place with --out",
+        f"cannot write {path} (it needs {as_text(needed)} and {as_text(free)} are free); {ADVICE}",
     )
 
 
@@ -58,28 +59,39 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def atomically(path: Path, write: Callable[[Path], object]) -> None:
+def atomically(path: Path, write: Callable[[Path], object], advice: str = ADVICE) -> None:
     """Let `write` fill a file beside `path`, then rename it into place.
 
+    Args:
+        path: the file, whose folder is made if need be.
+        write: fills the file at the path that it is given.
+        advice: what a user can do if that fails.
+
     Raises:
-        DdpmError: no space, or no right to write there; nothing half-written is left.
+        DdpmError: no space, or no permission to write there; nothing half-written is left.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        mode = partial.stat().st_mode
         write(partial)
+        partial.chmod(mode)  # safetensors would let nobody else read the file
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
         sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise DdpmError(
-            f"cannot write {path} ({reason}); free some space or choose another place with --out"
-        ) from error
+        raise DdpmError(f"cannot write {path} ({reason}); {advice}") from error
     finally:
         with contextlib.suppress(OSError):  # it is gone already, or could never be made
             partial.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as UTF-8, atomically; see `atomically`."""
+    atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def check_writable(folder: Path) -> None:
@@ -89,5 +101,5 @@ def check_writable(folder: Path) -> None:
         DdpmError: they cannot.
     """
     trial = folder / ".writable"
-    atomically(trial, lambda partial: partial.write_text(""))
+    write_text(trial, "")
     trial.unlink()

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
 import torch
+from torch import Tensor, nn
 
-from ddpm.networks.unet import UNet
-
-
-def in_channels_last(network: UNet) -> UNet:
-    """Lay the weights out as the convolutions like them best."""
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """What `auto` stands for on this device: bf16 where the hardware multiplies it faster."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "fp32"
+Precision = Literal["auto", "fp32", "bf16"]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def best_device() -> torch.device:
     """A CUDA device if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def in_channels_last(network: Network) -> Network:
+    """Lay the weights out as the convolutions like them best."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    """What `auto` stands for on this device: bf16 where the hardware multiplies it faster."""
+    if precision == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return precision
+
+
+def in_precision(
+    forward: Callable[[Tensor, Tensor], Tensor], precision: Literal["fp32", "bf16"]
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """A network's forward pass in that precision; what comes out is float32 and contiguous."""
+
+    def call(x: Tensor, t: Tensor) -> Tensor:
+        if x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            output = forward(x, t)
+        return output.float().contiguous()
+
+    return call

@@ -1,8 +1,8 @@
-"""Several processes that work as one: shares, sums, agreement, and mistakes told once.
+"""Several processes that work as one: shares, sums, agreement, and errors printed once.
 
 The only module that knows of ranks. `torchrun` and `accelerate launch` start a command once for
-every device and say so in the environment (WORLD_SIZE, RANK, LOCAL_RANK); `together` joins those
-processes into a group. Outside of it there is one process, every function here is trivial, and
+every device and say so in the environment (WORLD_SIZE, RANK, LOCAL_RANK); `process_group` joins
+those processes. Outside of it there is one process, every function here is trivial, and
 torch.distributed is never initialised.
 
 Every process must reach the same calls of this module in the same order.
@@ -27,7 +27,7 @@ from ddpm.errors import DdpmError
 T = TypeVar("T")
 
 _joined = False  # whether the group of processes is ours; another program's is left alone
-_store: dist.Store | None = None  # what the processes of the group share, also after a mistake
+_store: dist.Store | None = None  # what the processes of the group share, also after an error
 
 
 def launched() -> int:
@@ -51,7 +51,7 @@ def is_main() -> bool:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """Work as one with the other processes that were launched; all leave together.
 
     Only the main process has a standard output and gives notices inside. On CUDA the devices talk
@@ -113,7 +113,7 @@ def mean(values: Tensor) -> Tensor:
     return total / size()
 
 
-def highest(value: int) -> int:
+def all_reduce_max(value: int) -> int:
     """The largest of every process's number: how they agree to stop at the same step."""
     if size() == 1:
         return value
@@ -124,22 +124,22 @@ def highest(value: int) -> int:
 
 @contextmanager
 def agreement() -> Iterator[None]:
-    """A mistake that one process makes inside is raised in all of them when they leave.
+    """An error that one process raises inside is raised in all of them when they leave.
 
     Without it the others would wait for that process for ever.
     """
     if size() == 1:
         yield
         return
-    mistake: Exception | None = None
+    raised: Exception | None = None
     try:
         yield
     except (DdpmError, OSError) as error:
-        mistake = error
-    if highest(mistake is not None):
-        mistakes: list[Exception | None] = [None] * size()
-        dist.all_gather_object(mistakes, mistake)
-        raise next(m for m in mistakes if m is not None)
+        raised = error
+    if all_reduce_max(raised is not None):
+        everywhere: list[Exception | None] = [None] * size()
+        dist.all_gather_object(everywhere, raised)
+        raise next(error for error in everywhere if error is not None)
 
 
 def on_main(action: Callable[[], T]) -> T | None:
@@ -148,8 +148,8 @@ def on_main(action: Callable[[], T]) -> T | None:
         return action() if is_main() else None
 
 
-def abreast(items: Iterator[T]) -> Iterator[T]:
-    """The same number of items in every process, whose mistakes are made by all."""
+def lockstep(items: Iterator[T]) -> Iterator[T]:
+    """The same number of items in every process; an error of one is raised in all."""
     end = object()
     while True:
         with agreement():
@@ -159,12 +159,12 @@ def abreast(items: Iterator[T]) -> Iterator[T]:
         yield item  # type: ignore[misc]
 
 
-def tell(sentence: str) -> None:
+def print_once(sentence: str) -> None:
     """Print to standard error, once, what several processes may have to say."""
     if _store is not None:
         try:
             first = _store.add(f"ddpm said: {sentence}", 1) == 1
-        except RuntimeError:  # the process that kept the store has told its mistake and ended
+        except RuntimeError:  # the process that kept the store has printed its error and ended
             first = False
     else:
         first = int(os.environ.get("RANK", 0)) == 0

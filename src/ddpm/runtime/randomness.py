@@ -77,7 +77,7 @@ class Randomness:
         return torch.cat(philox(counters, derive_key(self.seed, self.purpose)), dim=1)[:, :count]
 
     def uniform(self, index: Int[Tensor, " b"], step: int = 0) -> Float[Tensor, " b"]:
-        """One number in (0, 1) for every index."""
+        """One number in (0, 1] for every index; float32 rounds the very largest up to 1."""
         return ((self._bits(index, step, 1)[:, 0] >> 8) + 0.5) * 2.0**-24
 
     def integers(self, index: Int[Tensor, " b"], high: int, step: int = 0) -> Int[Tensor, " b"]:

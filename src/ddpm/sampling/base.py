@@ -1,9 +1,10 @@
-"""What every sampler shares: the state shown to a callback, and the walk down the timesteps."""
+"""What every sampler shares: its signature, the state shown to a callback, the way down."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,16 +15,60 @@ from ddpm.errors import check
 
 @dataclass(frozen=True)
 class SampleState:
-    """What a callback sees: the image at time index `index`, and the x_0 predicted from it."""
+    """What a callback sees at a step.
+
+    Args:
+        index: time index in the chain, from K-1 down to 0.
+        timestep: of the whole chain, 0..T-1.
+        x_t: [b, ...].
+        pred_xstart: the x_0 predicted from it, [b, ...].
+        first: the number of the batch's first image among all that are drawn.
+    """
 
     index: int
     timestep: int
     x_t: Tensor
     pred_xstart: Tensor
+    first: int = 0
 
 
 Callback = Callable[[SampleState], None]
 NoiseSource = Callable[[int], Tensor]
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Any function of this signature; what is special about one is set when it is made.
+
+    A sampler that calls the network more than once a step may say so in an attribute
+    `calls_per_step`, for progress bars.
+    """
+
+    def __call__(
+        self,
+        diffusion: GaussianDiffusion,
+        denoiser: Denoiser,
+        x: Tensor,
+        noise: NoiseSource,
+        *,
+        start: int | None = None,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        """Walk the reverse chain.
+
+        Args:
+            diffusion: the chain; fewer steps come from `diffusion.respace(...)`.
+            denoiser: the network.
+            x: the image at time index `start`, [b, c, h, w]; standard normal noise when the chain
+                is walked from its beginning.
+            noise: noise(i) is standard normal noise for the step that leaves time index i.
+            start: the time index of x, K-1 by default; that step is taken too.
+            callback: called once a step, before the step is taken.
+
+        Returns:
+            x_0, not clipped.
+        """
+        ...
 
 
 def reverse_indices(diffusion: GaussianDiffusion, start: int | None) -> Iterator[int]:

@@ -1,6 +1,7 @@
-"""Training: presets, the loop, averaged weights and what is written while it runs."""
+"""Training: presets, the loop, averaged weights and when to stop."""
 
 from ddpm.training.loop import TrainingResult, train
-from ddpm.training.presets import PRESETS, get_preset
+from ddpm.training.presets import get_preset
+from ddpm.training.step import Loss
 
-__all__ = ["PRESETS", "TrainingResult", "get_preset", "train"]
+__all__ = ["Loss", "TrainingResult", "get_preset", "train"]

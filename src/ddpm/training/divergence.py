@@ -15,8 +15,8 @@ from ddpm.errors import Diverged
 # nothing has a loss of 1, 8 to 30 times the usual one.
 FACTOR = 5
 WINDOWS = 20  # whose median is the usual loss
-LEAST_WINDOWS = 10  # before it is known
-LEAST_IMAGES = 256  # in a window; the loss of a single image ranges over a factor of 100
+MIN_WINDOWS = 10  # before it is known
+MIN_IMAGES = 256  # in a window; the loss of a single image ranges over a factor of 100
 
 
 class LossWatch:
@@ -27,12 +27,15 @@ class LossWatch:
     proves nothing there.
 
     Args:
-        training: the batch size, the warm-up and the kind of loss.
+        training: the batch size and the warm-up.
         earlier: mean losses of windows before a resumed run's first step, oldest first.
+        simple: the loss is L_simple.
     """
 
-    def __init__(self, training: TrainingConfig, earlier: Iterable[float] = ()) -> None:
-        self.training = training
+    def __init__(
+        self, training: TrainingConfig, earlier: Iterable[float] = (), simple: bool = True
+    ) -> None:
+        self.training, self.simple = training, simple
         self.usual = deque((loss for loss in earlier if math.isfinite(loss)), maxlen=WINDOWS)
         self.window: list[float] = []
 
@@ -42,21 +45,21 @@ class LossWatch:
         Raises:
             Diverged: the run must not go on, and must not be saved.
         """
-        for place, loss in enumerate(losses):
+        for offset, loss in enumerate(losses):
             if not math.isfinite(loss):
-                since = step - len(losses) + 1 + place
+                since = step - len(losses) + 1 + offset
                 raise Diverged(f"the loss became {loss} at step {since}", since)
         self.window += losses
-        if len(self.window) * self.training.batch_size >= LEAST_IMAGES:
+        if len(self.window) * self.training.batch_size >= MIN_IMAGES:
             self._close(step)
         return fmean(losses)
 
     def _close(self, step: int) -> None:
         mean, since = fmean(self.window), step - len(self.window) + 1
         if (
-            self.training.loss == "simple"
+            self.simple
             and since > self.training.warmup
-            and len(self.usual) >= LEAST_WINDOWS
+            and len(self.usual) >= MIN_WINDOWS
             and mean > FACTOR * median(self.usual)
         ):
             raise Diverged(

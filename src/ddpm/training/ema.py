@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-
-from ddpm.networks.unet import UNet
+from torch import nn
 
 
 class Ema:
@@ -16,12 +15,12 @@ class Ema:
     average starts at the initial weights and the decay is constant.
     """
 
-    def __init__(self, network: UNet, decay: float) -> None:
+    def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
 
     @torch.no_grad()
-    def update(self, network: UNet) -> None:
+    def update(self, network: nn.Module) -> None:
         """Move one step towards the weights of `network`."""
         shadow = [p.detach() for p in self.network.parameters()]
         current = [p.detach() for p in network.parameters()]

@@ -1,37 +1,45 @@
-"""The training loop: the paper's Algorithm 1 with warm-up, clipping and averaging."""
+"""The training loop: Algorithm 1 again and again, kept safe, logged and shown."""
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ddpm.cli.progress import progress_bar
 from ddpm.config import Config
-from ddpm.data import DataOrder, ImageSource, MemoryImages, training_batches
 from ddpm.data.exact_files import save_png
+from ddpm.data.images import ImageSource, OnDevice
+from ddpm.data.loader import training_batches
+from ddpm.data.order import DataOrder
 from ddpm.errors import DdpmError, Diverged, check
 from ddpm.figures.grid import image_grid
 from ddpm.likelihood.bound import stratified_bound
-from ddpm.model import DataFacts, load
-from ddpm.runs.folder import checkpoint_path, checkpoints, prepare_folder, set_aside, way_back
+from ddpm.likelihood.plan import Plan
+from ddpm.model import load
+from ddpm.runs.folder import RunFolder
 from ddpm.runs.log import RunLog, read_stats
 from ddpm.runtime import parallel
-from ddpm.runtime.atomic import atomically
+from ddpm.runtime.atomic import write_text
 from ddpm.runtime.device import best_device
+from ddpm.runtime.progress import Progress
 from ddpm.training.divergence import LossWatch
 from ddpm.training.signals import catch_signals
 from ddpm.training.state import TrainingState
-from ddpm.training.step import TrainingStep, learning_rate
+from ddpm.training.step import Loss, TrainingStep, learning_rate
 from ddpm.training.throughput import Throughput
 from ddpm.training.wandb_curves import open_wandb
 
 STOPS = (None, "max_minutes", "SIGINT", "SIGTERM")  # why a run may end early
+GRID = 64  # images of a sample grid, and held-out images whose bits/dim are estimated
+QUICK = 50  # network calls of a sample grid
+
+log = logging.getLogger("ddpm")
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class TrainingResult:
         run: its folder.
         step: steps taken in all.
         checkpoint: the newest file.
-        seconds: of training, over all its sittings.
+        seconds: of training, over all its sessions.
         stopped: None if it is complete, else why not: SIGINT, SIGTERM or max_minutes.
     """
 
@@ -53,158 +61,257 @@ class TrainingResult:
     stopped: str | None
 
 
-def prepare_run(config: Config, source: ImageSource, run: Path, resume: bool) -> TrainingState:
+def train(
+    config: Config,
+    images: ImageSource,
+    run: str | Path,
+    *,
+    loss: Loss | None = None,
+    resume: bool = False,
+    held_out: ImageSource | None = None,
+    progress: Progress | None = None,
+) -> TrainingResult:
+    """Train until `config.training.steps`, a signal or `max_minutes`; always ends saved.
+
+    A complete run ends with its denoising error measured and stored.
+
+    Args:
+        config: what to train; with `resume`, the same as before (steps may grow).
+        images: the training images, any `ImageSource`. They decide the size and the channels.
+        run: folder for checkpoints, curves and sample grids.
+        loss: what to minimise instead of `config.training.loss`: any function with the signature
+            of `ddpm.Loss`.
+        resume: go on from the newest good checkpoint in `run`.
+        held_out: images whose bits/dim are estimated whenever samples are drawn.
+        progress: counts steps; a detail of its label is how it goes.
+
+    Raises:
+        DdpmError: the run cannot be written or resumed, or an image cannot be read.
+        Diverged: its loss is no longer finite, or far above what it was; nothing is saved then.
+    """
+    folder = RunFolder(Path(run).expanduser())
+    with parallel.agreement():
+        state = prepare_run(config, images, folder, resume, loss)
+    session = Session(state, folder, images, held_out, loss, progress)
+    with catch_signals() as signals:
+        try:
+            stopped = session.run(signals)
+        except Diverged as error:
+            first = max(error.since - 1, session.first + 1)
+            parallel.on_main(lambda: folder.quarantine(first))
+            raise Diverged(f"{error}; {folder.recovery_hint()}", error.since) from None
+        finally:
+            session.close()
+    complete = state.step >= config.training.steps
+    if complete and state.error is None:
+        measure(state, folder, images, progress)
+    return TrainingResult(
+        folder.path,
+        state.step,
+        folder.checkpoint(state.step),
+        state.seconds,
+        None if complete else stopped,
+    )
+
+
+def prepare_run(
+    config: Config, images: ImageSource, run: RunFolder, resume: bool, loss: Loss | None = None
+) -> TrainingState:
     """The state to start from: fresh, or the newest good checkpoint of `run`.
 
     Raises:
         DdpmError: the run exists and `resume` is off, or the other way round; or they do not fit;
-            or there is no room or no right to write in `run`.
+            or the configuration cannot be stored; or there is no room or no permission to write.
     """
     batch, processes = config.training.batch_size, parallel.size()
     parts = processes * config.training.accumulate
     check(
         batch % parts == 0,
         f"a batch of {batch} cannot be cut into {parts} equal parts (processes: {processes}, "
-        f"micro-batches of each: {config.training.accumulate}); change --training.batch-size",
+        f"micro-batches of each: {config.training.accumulate}); change training.batch_size",
     )
-    facts = DataFacts(source.shape, source.grey_levels, source.name)
-    state = TrainingState(config, facts, best_device())
+    config = with_facts(config, images)
+    text = json.dumps(config.to_dict(), indent=2) + "\n"
+    state = TrainingState(config, images.format, best_device(), images.name, name_of_loss(loss))
     if resume:
         state.restore(run)
-    elif checkpoints(run):
-        raise DdpmError(
-            f"{run} already holds a run; add --resume to go on with it or choose another --out"
-        )
+    elif run.checkpoints():
+        raise DdpmError(f"{run.path} already holds a run; resume it, or choose another folder")
     elif config.training.start_from is not None:
         state.start_from(load(config.training.start_from, "cpu"))
-    text = json.dumps(config.to_dict(), indent=2) + "\n"
     if parallel.is_main():
-        atomically(run / "config.json", lambda partial: partial.write_text(text))
-        prepare_folder(run, state.nbytes)
+        write_text(run.config, text)
+        run.prepare(state.nbytes)
     return state
 
 
-def open_log(config: Config, run: Path, step: int) -> RunLog:
-    """Where the measurements of a run go, from `step` on."""
-    project = config.training.wandb
-    return RunLog(run, step, open_wandb(project, run, config) if project else None)
+def with_facts(config: Config, images: ImageSource) -> Config:
+    """The configuration with the size and channels that square images really have."""
+    channels, height, width = images.format.shape
+    if height != width or channels not in (1, 3):
+        return config
+    return replace(config, data=replace(config.data, image_size=height, channels=channels))
 
 
-def train(
-    config: Config,
-    source: ImageSource,
-    run: Path,
-    *,
-    resume: bool = False,
-    held_out: ImageSource | None = None,
-) -> TrainingResult:
-    """Train until `config.training.steps`, a signal or `max_minutes`; always ends saved.
+def name_of_loss(loss: Loss | None) -> str | None:
+    """The module and name of an own loss, so that a run is resumed with the same one."""
+    if loss is None:
+        return None
+    named = loss if hasattr(loss, "__qualname__") else type(loss)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+class Session:
+    """A run from when it is started or resumed until it ends or stops.
 
     Args:
-        config: what to train; with `resume`, the same as before (steps may grow).
-        source: the training images.
-        run: folder for checkpoints, curves and sample grids.
-        resume: go on from the newest good checkpoint in `run`.
-        held_out: images whose bits/dim are estimated whenever samples are drawn.
-
-    Raises:
-        DdpmError: the run cannot be written or resumed, or an image cannot be read.
-        Diverged: its loss is no longer finite, or far above what it was; nothing is saved then.
+        state: what to go on from.
+        folder: of the run.
+        images, held_out, loss, progress: see `train`.
     """
-    with parallel.agreement():
-        state = prepare_run(config, source, run, resume)
-    training = config.training
-    if isinstance(source, MemoryImages):
-        source = source.to(state.device)
-    step = TrainingStep(state)
-    order = DataOrder(len(source), training.batch_size, training.seed)
-    batches = training_batches(source, order, state.step, training.steps, step.share)
-    known = [line for line in read_stats(run) if line["step"] <= state.step]
-    watch = LossWatch(training, [line["loss"] for line in known if "loss" in line])
-    log = parallel.on_main(lambda: open_log(config, run, state.step))
-    pace = Throughput(state)
-    begun, earlier, first = time.monotonic(), state.seconds, state.step
-    stopped: str | None = None
-    losses: list[Tensor] = []
-    saved_at = state.step
 
-    def save() -> None:
-        nonlocal saved_at
-        if state.step != saved_at:
-            state.save(run)
-        saved_at = state.step
+    def __init__(
+        self,
+        state: TrainingState,
+        folder: RunFolder,
+        images: ImageSource,
+        held_out: ImageSource | None,
+        loss: Loss | None,
+        progress: Progress | None,
+    ) -> None:
+        training = state.config.training
+        self.state, self.folder, self.held_out, self.progress = state, folder, held_out, progress
+        self.training = training
+        source = images.to(state.device) if isinstance(images, OnDevice) else images
+        self.step = TrainingStep(state, loss)
+        order = DataOrder(len(source), training.batch_size, training.seed)
+        self.batches = training_batches(source, order, state.step, training.steps, self.step.rows)
+        known = [
+            line["loss"]
+            for line in read_stats(folder)
+            if line["step"] <= state.step and "loss" in line
+        ]
+        self.watch = LossWatch(training, known, simple=loss is None and training.loss == "simple")
+        self.log = parallel.on_main(self._open_log)
+        self.throughput = Throughput(state)
+        self.begun, self.earlier, self.first = time.monotonic(), state.seconds, state.step
+        self.losses: list[Tensor] = []
+        self.saved_at = state.step
+        self.note = ""
 
-    def report() -> None:
+    def _open_log(self) -> RunLog:
+        project = self.training.wandb_project
+        curves = open_wandb(project, self.folder, self.state.config) if project else None
+        return RunLog(self.folder, self.state.step, curves)
+
+    def run(self, signals: list[str]) -> str | None:
+        """Take steps until the end; why it stopped before, if it did.
+
+        Args:
+            signals: those that have come, which may grow meanwhile.
+        """
+        state, training = self.state, self.training
+        self.show()
+        for images in saved_on_errors(parallel.lockstep(self.batches), self.save):
+            self.losses.append(self.step(images))
+            state.error = None  # it was that of other weights
+            state.seconds = self.earlier + time.monotonic() - self.begun
+            ended = state.step == training.steps
+            due = state.step % training.save_every == 0
+            stopped = self.stop_reason(signals)
+            if state.step % training.log_every == 0 or due or ended or stopped:
+                self.report()
+            if due or ended or stopped:
+                self.save()
+            self.show()
+            if training.sample_every and state.step % training.sample_every == 0:
+                draw_samples(state, self.folder)
+                if self.held_out is not None:
+                    self.write(bits_per_dim=estimate_bpd(state, self.held_out))
+            if stopped:
+                return stopped
+        return None
+
+    def stop_reason(self, signals: list[str]) -> str | None:
+        """Why to stop after this step; all processes agree on it."""
+        stopped = None
+        minutes = self.training.max_minutes
+        if minutes and self.state.seconds - self.earlier > 60 * minutes:
+            stopped = "max_minutes"
+        if signals:
+            stopped = signals[0]
+        return STOPS[parallel.all_reduce_max(STOPS.index(stopped))]
+
+    def report(self) -> None:
         """Write the mean loss since the last report; refuse to go on if the run diverged."""
-        loss = watch.see(parallel.mean(torch.stack(losses)).tolist(), state.step)
-        losses.clear()
-        rate = (state.step - first) * training.batch_size / (time.monotonic() - begun)
-        write(loss=loss, lr=learning_rate(training, state.step - 1), **pace.figures(rate))
-        bar.update(task, note=f"loss {loss:.4f}  {pace.note(rate)}")
+        state = self.state
+        loss = self.watch.see(parallel.mean(torch.stack(self.losses)).tolist(), state.step)
+        self.losses.clear()
+        seconds = time.monotonic() - self.begun
+        rate = (state.step - self.first) * self.training.batch_size / seconds
+        lr = learning_rate(self.training, state.step - 1)
+        self.write(loss=loss, lr=lr, **self.throughput.figures(rate))
+        self.note = f": loss {loss:.4f}  {self.throughput.note(rate)}"
 
-    def write(**values: float) -> None:
+    def write(self, **values: float) -> None:
+        """A line of the log."""
         with parallel.agreement():
-            if log is not None:
-                log.write(state.step, **values)
+            if self.log is not None:
+                self.log.write(self.state.step, **values)
 
-    with catch_signals() as signals, progress_bar("steps") as bar:
-        task = bar.add_task("training", total=training.steps, completed=state.step, note="")
-        try:
-            for images in saved_on_errors(parallel.abreast(batches), save):
-                losses.append(step(images))
-                state.seconds = earlier + time.monotonic() - begun
-                bar.update(task, completed=state.step)
-                ended = state.step == training.steps
-                due = state.step % training.save_every == 0
-                if training.max_minutes and state.seconds - earlier > 60 * training.max_minutes:
-                    stopped = "max_minutes"
-                if signals:
-                    stopped = signals[0]
-                stopped = STOPS[parallel.highest(STOPS.index(stopped))]
-                if state.step % training.log_every == 0 or due or ended or stopped:
-                    report()
-                if due or ended or stopped:
-                    save()
-                if training.sample_every and state.step % training.sample_every == 0:
-                    draw_samples(state, run)
-                    if held_out is not None:
-                        write(bits_per_dim=estimate_bpd(state, held_out))
-                if stopped:
-                    break
-        except Diverged as error:
-            from_step = max(error.since - 1, first + 1)
-            parallel.on_main(lambda: set_aside(run, from_step))
-            raise Diverged(f"{error}; {way_back(run)}", error.since) from None
-        finally:
-            if log is not None:
-                log.close()
-    stopped = None if state.step >= training.steps else stopped
-    return TrainingResult(run, state.step, checkpoint_path(run, state.step), state.seconds, stopped)
+    def show(self) -> None:
+        """Tell how far the run is."""
+        if self.progress is not None:
+            self.progress(self.state.step, self.training.steps, f"training{self.note}")
+
+    def save(self) -> None:
+        """Write a checkpoint, unless this step has one."""
+        if self.state.step != self.saved_at:
+            self.state.save(self.folder)
+        self.saved_at = self.state.step
+
+    def close(self) -> None:
+        """Close the log."""
+        if self.log is not None:
+            self.log.close()
 
 
-def draw_samples(state: TrainingState, run: Path, n: int = 64, steps: int = 50) -> Path:
+def measure(
+    state: TrainingState, run: RunFolder, images: ImageSource, progress: Progress | None
+) -> None:
+    """Measure the denoising error of a complete run, and store it in its checkpoint."""
+    try:
+        state.error = state.model.measure(images, progress=progress)
+    except KeyboardInterrupt:
+        log.warning(
+            "%s is complete and saved, but its denoising error is not measured; ddpm measure does "
+            "it later",
+            run.path,
+        )
+        raise
+    state.save(run)
+
+
+def draw_samples(state: TrainingState, run: RunFolder) -> None:
     """A grid of quick samples (DDIM) from the averaged weights, as a PNG in the run's folder."""
     model = state.model
-    calls = min(steps, model.diffusion.num_timesteps)
-    images = model.sample(n, sampler="ddim", steps=calls)
-    path = run / "samples" / f"step-{state.step:08d}.png"
-    parallel.on_main(lambda: save_png(image_grid(images, model.facts.grey_levels), path))
-    return path
+    plan = Plan(min(QUICK, model.diffusion.num_timesteps))
+    images = model.sample(GRID, sampler="ddim", plan=plan)
+    path = run.sample_grid(state.step)
+    parallel.on_main(lambda: save_png(image_grid(images, model.format), path))
 
 
-def estimate_bpd(state: TrainingState, held_out: ImageSource, n: int = 64) -> float:
+def estimate_bpd(state: TrainingState, held_out: ImageSource) -> float:
     """Bits/dim of the first held-out images under the averaged weights, from a few t an image."""
     model = state.model
-    images = held_out[torch.arange(min(n, len(held_out)))].to(state.device)
+    images = held_out[torch.arange(min(GRID, len(held_out)))].to(state.device)
     draws = min(8, model.diffusion.num_timesteps)
-    bound = stratified_bound(
-        model.diffusion, model.denoiser, images, model.facts.grey_levels, draws=draws
-    )
+    bound = stratified_bound(model.diffusion, model.denoiser(), images, model.format, draws=draws)
     return float(bound.mean())
 
 
 def saved_on_errors(batches: Iterable[Tensor], save: Callable[[], None]) -> Iterator[Tensor]:
-    """The batches; if one cannot be had, what was learned so far is saved before the error goes on.
+    """The batches; if one cannot be read, the run is saved before the error goes on.
 
     A picture that broke on step 4,999 must not cost 4,999 steps.
     """

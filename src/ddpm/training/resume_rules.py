@@ -1,12 +1,17 @@
-"""Which settings may change when a run is resumed: some never, some with a word, some freely."""
+"""What may change when a run is resumed: some settings never, some with a notice, some freely."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
+import numpy as np
+
 from ddpm.config import Config
+from ddpm.data.images import ImageFormat
 from ddpm.errors import check
+from ddpm.runs.checkpoint import Tensors
+from ddpm.runs.history import History
 
 # With another of these it would be another run under the same name.
 FIXED = {"data.image_size", "data.channels", "data.flip"} | {
@@ -21,7 +26,7 @@ FREE = {"data.path"} | {
         "sample_every",
         "log_every",
         "max_minutes",
-        "wandb",
+        "wandb_project",
         "start_from",
         "activation_checkpointing",
         "accumulate",
@@ -29,6 +34,48 @@ FREE = {"data.path"} | {
 }
 
 log = logging.getLogger("ddpm")
+
+
+def check_same_data(
+    stored: ImageFormat, history: History, wanted: ImageFormat, now: History, path: Path
+) -> None:
+    """Compare the images and the loss of a run with those it is to go on with.
+
+    Args:
+        stored, history: what the checkpoint at `path` says.
+        wanted, now: what the run has now.
+
+    Raises:
+        DdpmError: they differ.
+    """
+    check(
+        stored == wanted,
+        f"{path} was trained on images of {stored}, but these have {wanted}",
+    )
+    check(
+        history.data == now.data,
+        f"{path} was trained on '{history.data}', but these images are '{now.data}'; resume with "
+        "the same data or choose another folder",
+    )
+    check(
+        history.loss == now.loss,
+        f"{path} was trained with the loss {history.loss or 'of its configuration'}, and now it is "
+        f"{now.loss or 'that of the configuration'}; pass train() the same one",
+    )
+
+
+def check_same_betas(tensors: Tensors, config: Config, path: Path) -> None:
+    """Refuse to go on with other forward variances than those that are stored.
+
+    Raises:
+        DdpmError: they differ.
+    """
+    betas = config.diffusion.build().schedule.betas
+    stored = tensors.get("diffusion.betas")  # not in format 1
+    same = stored is None or (
+        stored.shape == betas.shape and np.allclose(stored.numpy(), betas, rtol=1e-12, atol=0)
+    )
+    check(same, f"{path} was trained with other betas; resume with the same schedule")
 
 
 def check_same_run(stored: Config, wanted: Config, path: Path) -> None:
@@ -56,7 +103,7 @@ def check_same_run(stored: Config, wanted: Config, path: Path) -> None:
         check(
             name not in FIXED,
             f"{path} was trained with {name} {before[name]}, and {after[name]} would make it "
-            "another run; resume with the settings it was started with or choose another --out",
+            "another run; resume with the settings it was started with or choose another folder",
         )
         log.warning(
             "%s is %s from now on and was %s, so the run ends elsewhere than it would have",

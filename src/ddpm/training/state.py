@@ -2,104 +2,127 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm.config import Config
+from ddpm.data.images import ImageFormat
 from ddpm.errors import DdpmError, check
-from ddpm.model import DataFacts, Ddpm
-from ddpm.networks.sharding import in_parts, place, placed_like, whole
-from ddpm.networks.unet import UNet
-from ddpm.runs.checkpoint import save_checkpoint
-from ddpm.runs.folder import checkpoint_path, load_newest, rotate
+from ddpm.likelihood.denoising_error import DenoisingError
+from ddpm.model import Ddpm, description
+from ddpm.networks.sharding import full_tensor, is_sharded, shard, shard_like
+from ddpm.runs.checkpoint import Tensors, save_checkpoint
+from ddpm.runs.folder import RunFolder, load_newest
+from ddpm.runs.history import History
 from ddpm.runtime import parallel
 from ddpm.runtime.device import in_channels_last
 from ddpm.runtime.randomness import derive_key
 from ddpm.training.ema import Ema
-from ddpm.training.resume_rules import check_same_run
+from ddpm.training.resume_rules import check_same_betas, check_same_data, check_same_run
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass
 class TrainingState:
-    """The state of a run after `step` steps; (seed, step) decides all its random numbers."""
+    """The state of a run after `step` steps; (seed, step) decides all its random numbers.
+
+    Args:
+        config: of the run.
+        format: of the images.
+        device: where it is trained.
+        data: name of the data set.
+        loss: name of an own loss, None for `training.loss`.
+    """
 
     config: Config
-    facts: DataFacts
+    format: ImageFormat
     device: torch.device
+    data: str = ""
+    loss: str | None = None
     step: int = 0
     seconds: float = 0.0
-    before: dict[str, float] = field(default_factory=dict)
-    """Images and seconds that the weights it started from had been trained for."""
+    images_before: int = 0
+    seconds_before: float = 0.0
+    error: DenoisingError | None = None
 
     def __post_init__(self) -> None:
         training = self.config.training
         torch.manual_seed(derive_key(training.seed, "init"))
         self.network = in_channels_last(self._build())
         self.ema = Ema(self.network, training.ema_decay)
-        place(self.network)
-        place(self.ema.network)
+        shard(self.network)
+        shard(self.ema.network)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=training.lr, betas=(0.9, 0.999), eps=1e-8, fused=True
         )
 
-    def _build(self) -> UNet:
+    def _build(self) -> nn.Module:
         """A fresh network."""
-        learns_variance = self.config.diffusion.build().learns_variance
-        return self.config.network.build(self.facts.shape, learns_variance).to(self.device)
+        return self.config.build_network(self.format.shape).to(self.device)
 
-    def _model(self, network: UNet) -> Ddpm:
-        """The model as it stands, with this network."""
-        images = self.step * self.config.training.batch_size
-        history: dict[str, Any] = {"step": self.step, "images": images, "seconds": self.seconds}
-        if self.before:
-            history["before"] = self.before
-            for name, value in self.before.items():
-                history[name] += value
-        return Ddpm(self.config, self.facts, network, history)
+    @property
+    def history(self) -> History:
+        """What the weights have been through so far."""
+        return History(
+            data=self.data,
+            step=self.step,
+            images=self.step * self.config.training.batch_size + self.images_before,
+            seconds=self.seconds + self.seconds_before,
+            images_before=self.images_before,
+            seconds_before=self.seconds_before,
+            loss=self.loss,
+        )
 
     @property
     def model(self) -> Ddpm:
         """The model with the averaged weights, as it stands."""
         network = self.ema.network
-        if in_parts():
-            averages = {name: whole(value) for name, value in network.state_dict().items()}
+        if is_sharded():
+            averages = {name: full_tensor(v) for name, v in network.state_dict().items()}
             network = self._build().requires_grad_(False)
             network.load_state_dict(averages)
-        return self._model(network)
+        return Ddpm(self.config, self.format, network, history=self.history, error=self.error)
 
     @property
     def nbytes(self) -> int:
         """About what a checkpoint takes on disk: weights, averages and two moments."""
         return 4 * sum(value.nbytes for value in self.network.state_dict().values())
 
-    def save(self, run: Path) -> Path:
-        """Write a checkpoint into `run` and drop the oldest; every process must ask for it."""
-        tensors: dict[str, Tensor] = {}
+    def save(self, run: RunFolder) -> None:
+        """Write a checkpoint into `run` and drop the oldest; every process must ask for it.
+
+        Raises:
+            DdpmError: it cannot be written, or a weight is no longer finite.
+        """
+        tensors: Tensors = {}
         for prefix, network in (("network", self.network), ("ema", self.ema.network)):
-            tensors.update({f"{prefix}.{k}": whole(v) for k, v in network.state_dict().items()})
+            tensors.update(
+                {f"{prefix}.{k}": full_tensor(v) for k, v in network.state_dict().items()}
+            )
         for name, parameter in self.network.named_parameters():
             for moment in MOMENTS:
                 value = self.optimizer.state[parameter].get(moment, torch.zeros_like(parameter))
-                tensors[f"{moment}.{name}"] = whole(value)
-        path = checkpoint_path(run, self.step)
-        parallel.on_main(lambda: self._write(path, tensors))
-        return path
+                tensors[f"{moment}.{name}"] = full_tensor(value)
+        betas = self.config.diffusion.build().schedule.betas
+        tensors["diffusion.betas"] = torch.from_numpy(betas.copy())
+        if self.error is not None:
+            tensors.update(self.error.tensors())
+        parallel.on_main(lambda: self._write(run, tensors))
 
-    def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
-        """The checkpoint, unless it is spoilt."""
+    def _write(self, run: RunFolder, tensors: Tensors) -> None:
+        """The checkpoint, unless its weights are corrupted."""
         check(
             all(bool(v.isfinite().all()) for k, v in tensors.items() if k.startswith("network.")),
             f"a weight is no longer finite at step {self.step}, so nothing is saved; resume from "
-            "the last checkpoint with a lower --training.lr",
+            "the last checkpoint with a lower training.lr",
         )
-        save_checkpoint(path, tensors, self._model(self.ema.network).describe())
-        rotate(path.parents[1], path)
+        path = run.checkpoint(self.step)
+        save_checkpoint(path, tensors, description(self.config, self.format, self.history))
+        run.rotate(path)
 
     def start_from(self, model: Ddpm) -> None:
         """Begin with the (averaged) weights of a trained model; step and optimiser start afresh.
@@ -109,50 +132,44 @@ class TrainingState:
         """
         theirs, ours = model.config, self.config
         check(
-            model.facts.shape == self.facts.shape
-            and replace(theirs.network, dropout=0.0) == replace(ours.network, dropout=0.0)
-            and theirs.diffusion.build().learns_variance == ours.diffusion.build().learns_variance,
+            model.format.shape == self.format.shape
+            and _without_dropout(theirs.network) == _without_dropout(ours.network)
+            and model.diffusion.learns_variance == ours.diffusion.build().learns_variance,
             f"the weights to start from are of another network ({theirs.network} for images of "
-            f"shape {model.facts.shape}); give this run the same --network options",
+            f"shape {model.format.shape}); give this run the same network settings",
         )
         check(
             theirs.diffusion.prediction_type == ours.diffusion.prediction_type,
             f"the weights to start from predict '{theirs.diffusion.prediction_type}', and this run "
             f"trains '{ours.diffusion.prediction_type}'; give it the same "
-            "--diffusion.prediction-type",
+            "diffusion.prediction_type",
         )
-        self.before = {name: model.history.get(name, 0) for name in ("images", "seconds")}
+        self.images_before, self.seconds_before = model.history.images, model.history.seconds
         weights = model.network.state_dict()
         for network in (self.network, self.ema.network):
             fill(network, weights)
 
-    def restore(self, run: Path) -> None:
+    def restore(self, run: RunFolder) -> None:
         """Take up the newest good checkpoint of `run`.
 
         Raises:
             DdpmError: there is none, or it is of another model or run.
         """
-        path, tensors, metadata = load_newest(run)
+        path, tensors, metadata = load_newest(run.path, training=True)
         try:
-            stored = Config.from_dict(metadata["config"])
-            shape, levels = metadata["facts"]["shape"], metadata["facts"]["grey_levels"]
-            check(
-                (tuple(shape), levels) == (tuple(self.facts.shape), self.facts.grey_levels),
-                f"{path} was trained on images of shape {tuple(shape)} with {levels} grey levels, "
-                f"but these have {tuple(self.facts.shape)} with {self.facts.grey_levels}",
+            history = History(**metadata["history"])
+            check_same_data(
+                ImageFormat(**metadata["images"]), history, self.format, self.history, path
             )
-            name = str(metadata["facts"]["name"])
-            check(
-                name == self.facts.name,
-                f"{path} was trained on '{name}', but these images are '{self.facts.name}'; resume "
-                "with the same data or choose another --out",
-            )
-            check_same_run(stored, self.config, path)
+            check_same_run(Config.from_dict(metadata["config"]), self.config, path)
+            check_same_betas(tensors, self.config, path)
             for prefix, network in (("network", self.network), ("ema", self.ema.network)):
                 fill(network, tensors, f"{prefix}.")
-            self.step = int(metadata["history"]["step"])
-            self.before = metadata["history"].get("before", {})
-            self.seconds = float(metadata["history"]["seconds"]) - self.before.get("seconds", 0)
+            self.step = history.step
+            self.images_before = history.images_before
+            self.seconds_before = history.seconds_before
+            self.seconds = history.seconds - history.seconds_before
+            self.error = DenoisingError.from_tensors(tensors)
             optimizer = self.optimizer.state_dict()
             optimizer["state"] = {
                 i: self._moments(tensors, name, parameter)
@@ -161,27 +178,32 @@ class TrainingState:
         except DdpmError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+            reason = " ".join(str(error).split())[:300]
             raise DdpmError(
                 f"{path} does not hold a whole training state ({reason}), "
                 "so training cannot go on from it; resume from a checkpoint of a training run"
             ) from error
         self.optimizer.load_state_dict(optimizer)
 
-    def _moments(self, tensors: dict[str, Tensor], name: str, like: Tensor) -> dict[str, Any]:
+    def _moments(self, tensors: Tensors, name: str, like: Tensor) -> dict[str, Any]:
         # The fused optimiser walks through memory, so moments must be laid out like the weights.
         moments: dict[str, Any] = {
-            m: torch.empty_like(like.detach()).copy_(placed_like(tensors[f"{m}.{name}"], like))
+            m: torch.empty_like(like.detach()).copy_(shard_like(tensors[f"{m}.{name}"], like))
             for m in MOMENTS
         }
         return {"step": torch.tensor(float(self.step)), **moments}
 
 
-def fill(network: UNet, tensors: dict[str, Tensor], prefix: str = "") -> None:
-    """Give a network, in parts or not, the weights that are called `prefix` and their name."""
+def _without_dropout(network: Any) -> Any:
+    """Settings of a network, with the dropout that weights do not depend on taken out."""
+    return replace(network, dropout=0.0) if hasattr(network, "dropout") else network
+
+
+def fill(network: nn.Module, tensors: Tensors, prefix: str = "") -> None:
+    """Give a network, sharded or not, the weights that are called `prefix` and their name."""
     network.load_state_dict(
         {
-            name: placed_like(tensors[prefix + name], value)
+            name: shard_like(tensors[prefix + name], value)
             for name, value in network.state_dict().items()
         }
     )

@@ -1,22 +1,51 @@
-"""One step of Algorithm 1."""
+"""One step of Algorithm 1, with warm-up, clipping and averaging."""
 
 from __future__ import annotations
 
 import math
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm.config import TrainingConfig
-from ddpm.data import to_unit_range
+from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.diffusion.importance import BoundTimes
 from ddpm.diffusion.losses import training_loss
+from ddpm.errors import check
 from ddpm.networks.sharding import averaging, gradients_wait
 from ddpm.runtime import parallel
-from ddpm.runtime.device import resolve_precision
+from ddpm.runtime.device import in_precision, resolve_precision
 from ddpm.runtime.randomness import Randomness, derive_key
 from ddpm.training.compiling import compiled
 from ddpm.training.state import TrainingState
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """What a run minimises: any function of this signature."""
+
+    def __call__(
+        self,
+        diffusion: GaussianDiffusion,
+        denoiser: Denoiser,
+        x_start: Tensor,
+        t: Tensor,
+        noise: Tensor,
+    ) -> Tensor:
+        """The loss of each image.
+
+        Args:
+            diffusion: the whole chain.
+            denoiser: the network, in the precision of the run; float32 out.
+            x_start: images in [-1, 1], [b, c, h, w].
+            t: a timestep for each, [b].
+            noise: standard normal, [b, c, h, w].
+
+        Returns:
+            [b].
+        """
+        ...
 
 
 def learning_rate(training: TrainingConfig, step: int) -> float:
@@ -28,56 +57,28 @@ def learning_rate(training: TrainingConfig, step: int) -> float:
 
 
 class TrainingStep:
-    """One optimiser step on a uint8 batch, as a function of (state, images, step number)."""
+    """One optimiser step on a uint8 batch, as a function of (state, images, step number).
 
-    def __init__(self, state: TrainingState) -> None:
+    Args:
+        state: what the step changes.
+        loss: what it minimises; `training.loss` by default.
+    """
+
+    def __init__(self, state: TrainingState, loss: Loss | None = None) -> None:
         training = state.config.training
         self.state, self.training = state, training
+        self.own_loss = loss
         self.diffusion = state.config.diffusion.build()
-        state.network.activation_checkpointing = training.activation_checkpointing
+        recompute_activations(state.network, training.activation_checkpointing)
         self.network = averaging(state.network)
-        self.forward = compiled(self.network) if training.compile else self.network
-        self.bf16 = resolve_precision(training.precision, state.device) == "bf16"
+        forward = compiled(self.network) if training.compile else self.network
+        self.denoiser = in_precision(forward, resolve_precision(training.precision, state.device))
         mine = parallel.share(training.batch_size)
-        self.share = slice(mine.start, mine.stop)
+        self.rows = slice(mine.start, mine.stop)
         self.flip = Randomness(training.seed, "flip")
         self.time = Randomness(training.seed, "timestep")
         self.bound_times = BoundTimes(self.diffusion.schedule, state.device)
         self.noise = Randomness(training.seed, "noise")
-
-    def times(self, slots: Tensor) -> Tensor:
-        """The timestep of every image."""
-        step, total = self.state.step, self.diffusion.num_timesteps
-        if self.training.time_sampling == "uniform":
-            return self.time.integers(slots, total, step)
-        return self.bound_times.at(self.time.uniform(slots, step))
-
-    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        """The network in the chosen precision; float32 out."""
-        x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-            output = self.forward(x, t)
-        return output.float()
-
-    def loss(self, images: Tensor, first: int) -> Tensor:
-        """The mean loss of some images of the batch, `first` being the place of the first one.
-
-        Noise depends on each image's place in the whole batch, dropout on `first`.
-        """
-        state, training, facts = self.state, self.training, self.state.facts
-        step = state.step
-        if state.config.network.dropout > 0:
-            torch.manual_seed(derive_key(training.seed, "dropout", step, first))
-        slots = torch.arange(first, first + len(images), device=state.device)
-        x = to_unit_range(images, facts.grey_levels)
-        if state.config.data.flip:
-            mirrored = self.flip.integers(slots, 2, step).bool()
-            x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
-        t = self.times(slots)
-        noise = self.noise.normal(slots, facts.shape, step)
-        return training_loss(
-            self.diffusion, self.denoise, x, t, noise, training.loss, facts.grey_levels
-        ).mean()
 
     def __call__(self, images: Tensor) -> Tensor:
         """Take the step; returns the loss without waiting for it."""
@@ -85,8 +86,7 @@ class TrainingStep:
         images = images.to(state.device, non_blocking=True)
         state.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=state.device)
-        parts = training.accumulate
-        first = self.share.start
+        parts, first = training.accumulate, self.rows.start
         for i, part in enumerate(images.chunk(parts), start=1):
             with gradients_wait(self.network, i < parts):
                 loss = self.loss(part, first) / parts
@@ -101,3 +101,54 @@ class TrainingStep:
         state.ema.update(state.network)
         state.step += 1
         return total
+
+    def loss(self, images: Tensor, first: int) -> Tensor:
+        """The mean loss of some images of the batch, `first` being the row of the first one.
+
+        Noise depends on each image's row in the whole batch, dropout on `first`.
+        """
+        state, training, image_format = self.state, self.training, self.state.format
+        step = state.step
+        torch.manual_seed(derive_key(training.seed, "dropout", step, first))
+        rows = torch.arange(first, first + len(images), device=state.device)
+        x = image_format.to_unit(images)
+        if state.config.data.flip:
+            mirrored = self.flip.integers(rows, 2, step).bool()
+            x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+        t = self.times(rows)
+        noise = self.noise.normal(rows, image_format.shape, step)
+        if self.own_loss is not None:
+            losses = self.own_loss(self.diffusion, self.denoiser, x, t, noise)
+        else:
+            losses = training_loss(
+                self.diffusion, self.denoiser, x, t, noise, training.loss, image_format.levels
+            )
+        check(
+            losses.shape == t.shape,
+            f"a loss must return one number for each of the {len(t)} images, got a tensor of shape "
+            f"{tuple(losses.shape)}",
+        )
+        return losses.mean()
+
+    def times(self, rows: Tensor) -> Tensor:
+        """The timestep of every image."""
+        step, total = self.state.step, self.diffusion.num_timesteps
+        if self.training.time_sampling == "uniform":
+            return self.time.integers(rows, total, step)
+        return self.bound_times.at(self.time.uniform(rows, step))
+
+
+def recompute_activations(network: nn.Module, wanted: bool) -> None:
+    """Tell a network whether to keep its activations for the backward pass.
+
+    Raises:
+        DdpmError: it has no attribute `activation_checkpointing`.
+    """
+    if hasattr(network, "activation_checkpointing"):
+        setattr(network, "activation_checkpointing", wanted)  # noqa: B010
+    else:
+        check(
+            not wanted,
+            f"{type(network).__name__} has no attribute activation_checkpointing; leave out "
+            "training.activation_checkpointing",
+        )

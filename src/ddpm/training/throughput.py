@@ -7,16 +7,18 @@ needs counts, three forward passes a training step, whatever else the machine co
 from __future__ import annotations
 
 import copy
+import logging
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm.data.images import Shape
-from ddpm.networks.unet import UNet
 from ddpm.runtime import parallel
 from ddpm.runtime.device import resolve_precision
 from ddpm.training.state import TrainingState
 
+log = logging.getLogger("ddpm")
 PEAKS = {  # by a part of the device's name: dense bf16 FLOP/s, from the makers' data sheets
     "H100 PCIe": 756e12,
     "H100": 989e12,
@@ -28,7 +30,7 @@ PEAKS = {  # by a part of the device's name: dense bf16 FLOP/s, from the makers'
 }
 
 
-def forward_flops(network: UNet, shape: Shape) -> int:
+def forward_flops(network: nn.Module, shape: Shape) -> int:
     """Floating-point operations of one network call on one image, a multiplication-addition two."""
     outline = copy.deepcopy(network).to("meta")  # computes nothing and needs no memory
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -38,8 +40,8 @@ def forward_flops(network: UNet, shape: Shape) -> int:
     return counter.get_total_flops()
 
 
-def training_flops(network: UNet, shape: Shape) -> int:
-    """Of one image of a training step: one pass forward and, twice as dear, one backward."""
+def training_flops(network: nn.Module, shape: Shape) -> int:
+    """Of one image of a training step: a forward pass, and a backward pass that costs twice it."""
     return 3 * forward_flops(network, shape)
 
 
@@ -52,7 +54,9 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
 
 
 class Throughput:
-    """Turns images a second of a run into arithmetic, and into a share of what is possible.
+    """Turns images a second of a run into arithmetic, and into the share of what is possible.
+
+    A network whose arithmetic cannot be counted (it cannot run without numbers) has a rate only.
 
     Args:
         state: the run.
@@ -60,23 +64,30 @@ class Throughput:
 
     def __init__(self, state: TrainingState) -> None:
         config, processes = state.config, parallel.size()
-        with torch.device("meta"):
-            outline = config.network.build(
-                state.facts.shape, config.diffusion.build().learns_variance
-            )
-        self.per_image = training_flops(outline, state.facts.shape)
+        self.per_image: int | None = None
+        try:
+            with torch.device("meta"):
+                outline = config.build_network(state.format.shape)
+            self.per_image = training_flops(outline, state.format.shape)
+        except Exception as error:  # it is somebody's own network, which may do anything
+            log.warning("the network's arithmetic cannot be counted (%s)", error)
         precision = resolve_precision(config.training.precision, state.device)
         peak = peak_flops(state.device, precision)
         self.peak = None if peak is None else peak * processes
 
     def figures(self, rate: float) -> dict[str, float]:
         """What the log gets for `rate` images a second over all processes."""
-        flops = rate * self.per_image
-        share = {} if self.peak is None else {"mfu": flops / self.peak}
-        return {"images_per_second": rate, "teraflops": flops / 1e12, **share}
+        figures = {"images_per_second": rate}
+        if self.per_image is not None:
+            flops = rate * self.per_image
+            figures["teraflops"] = flops / 1e12
+            if self.peak is not None:
+                figures["mfu"] = flops / self.peak
+        return figures
 
     def note(self, rate: float) -> str:
         """The same for the progress bar."""
         figures = self.figures(rate)
-        share = f"  MFU {figures['mfu']:.0%}" if "mfu" in figures else ""
-        return f"{rate:,.0f} images/s  {figures['teraflops']:.2f} TFLOP/s{share}"
+        arithmetic = f"  {figures['teraflops']:.2f} TFLOP/s" if "teraflops" in figures else ""
+        mfu = f"  MFU {figures['mfu']:.0%}" if "mfu" in figures else ""
+        return f"{rate:,.0f} images/s{arithmetic}{mfu}"
