@@ -89,6 +89,7 @@ def stats_of(run):
     return read_stats(RunFolder(Path(run)))
 
 
-def tensors_of(path):
-    """Everything that a run's checkpoint holds."""
-    return load_checkpoint(path, training=True)[0]
+def tensors_of(what):
+    """Everything that a checkpoint holds: of a result, a run's folder or a file."""
+    path = Path(getattr(what, "checkpoint", what))
+    return load_checkpoint(checkpoints(path)[-1] if path.is_dir() else path, training=True)[0]

@@ -1,16 +1,19 @@
 """The configuration: checked when built, and the same after a trip through JSON."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from ddpm.config import Config, DataConfig, DiffusionConfig, TrainingConfig, UNetConfig
 from ddpm.errors import DdpmError
+from ddpm.registry import names
 from ddpm.training import get_preset
 from helpers import tiny_config
+from typecheck import unchecked
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", names("preset"))
 def test_every_preset_survives_json(name):
     config = get_preset(name)
     stored = json.loads(json.dumps(config.to_dict()))
@@ -60,7 +63,7 @@ def test_what_may_be_zero_may_not_be_negative(value):
     ],
 )
 def test_values_out_of_range_are_refused_when_the_group_is_built(group, settings, words):
-    with pytest.raises(DdpmError, match=words):
+    with unchecked(), pytest.raises(DdpmError, match=words):
         group(**settings)
 
 
@@ -76,13 +79,14 @@ def test_values_out_of_range_are_refused_when_the_group_is_built(group, settings
 )
 def test_a_network_that_does_not_fit_is_refused_when_built(settings, shape, words):
     with pytest.raises(DdpmError, match=words):
-        UNetConfig(**settings).build(shape)
+        UNetConfig(**settings).build(shape, shape[0])
 
 
 def test_learned_variances_double_the_output_channels():
-    network = tiny_config().network
-    assert network.build((3, 8, 8)).conv_out.out_channels == 3
-    assert network.build((3, 8, 8), learns_variance=True).conv_out.out_channels == 6
+    config = tiny_config()
+    assert config.build_network((3, 8, 8)).conv_out.out_channels == 3
+    learned = replace(config, diffusion=DiffusionConfig(variance_type="learned"))
+    assert learned.build_network((3, 8, 8)).conv_out.out_channels == 6
 
 
 def test_the_bounds_times_are_for_networks_that_predict_the_noise():

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.config import DataConfig
-from ddpm.data import open_data
+from ddpm.data import ImageFormat, open_data
 from ddpm.errors import DdpmError
 
 CONFIG = {"image_size": 32, "channels": 3}
@@ -60,7 +59,7 @@ def folder(tmp_path):
 
 def open_split(folder, split="train", **changes):
     """The split of a CIFAR-10 folder."""
-    return open_data(DataConfig(path=str(folder), **{**CONFIG, **changes}), split)
+    return open_data(folder, split, **{**CONFIG, **changes})
 
 
 def test_the_handmade_python_2_pickle_is_one_that_python_reads():
@@ -75,7 +74,7 @@ def test_the_handmade_python_2_pickle_is_one_that_python_reads():
 def test_batches_are_read_in_order_as_planes_of_red_green_and_blue(folder):
     data = open_split(folder)
     expected = np.concatenate([random_batch(i)[0] for i in range(5)])
-    assert (len(data), data.shape, data.grey_levels) == (20, (3, 32, 32), 256)
+    assert (len(data), data.format) == (20, ImageFormat(3, 32, 32))
     # CIFAR-10: 1024 red bytes, then green, then blue, each row by row.
     assert data.images[7, 1, 5, 9] == expected[7, 1024 + 5 * 32 + 9]
     assert torch.equal(data.images.flatten(1), torch.from_numpy(expected))

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm.config import DataConfig
 from ddpm.data import open_data, parquet
 from ddpm.data.parquet import parquet_images
 from ddpm.errors import DdpmError
@@ -39,12 +38,12 @@ def write(path, cells, labels=None, column="image"):
 
 def open_path(path, split="train"):
     """The 4x4 RGB images of a Parquet file or folder."""
-    return open_data(DataConfig(path=str(path), image_size=4), split)
+    return open_data(path, split, image_size=4)
 
 
 def values(data):
     """The grey value of each image."""
-    assert data.shape == (3, 4, 4)
+    assert data.format.shape == (3, 4, 4)
     assert torch.equal(data.images, data.images[:, :1, :1, :1].expand_as(data.images))
     return data.images[:, 0, 0, 0].tolist()
 
@@ -179,5 +178,5 @@ def test_damage_in_the_middle_of_a_big_file_leaves_nothing_in_the_cache(tmp_path
 def test_without_the_library_the_sentence_says_what_to_install(tmp_path, monkeypatch):
     path = write(tmp_path / "a.parquet", [png(1)])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DdpmError, match=r"pip install 'ddpm\[parquet\]'"):
+    with pytest.raises(DdpmError, match=r"pip install pyarrow"):
         open_path(path)

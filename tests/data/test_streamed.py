@@ -57,7 +57,7 @@ def test_a_small_set_is_held_in_memory_and_a_big_one_streamed(form, tmp_path):
 def test_streamed_images_equal_those_in_memory(both):
     memory, streaming = both
     assert isinstance(streaming, StreamedImages)
-    assert (len(streaming), streaming.shape, streaming.name) == (10, (3, 6, 6), memory.name)
+    assert (len(streaming), streaming.format.shape, streaming.name) == (10, (3, 6, 6), memory.name)
     indices = torch.tensor([7, 0, 9, 7])
     assert torch.equal(streaming[indices], memory[indices])
 

@@ -9,17 +9,16 @@ from collections import namedtuple
 import pytest
 import torch
 
-from ddpm.errors import Damaged, DdpmError
 from ddpm.data.images import ImageFormat
+from ddpm.errors import Damaged, DdpmError
 from ddpm.model import load
 from ddpm.runs.checkpoint import HEADER, load_checkpoint
-from ddpm.runs.folder import KEEP, clear_leftovers, load_newest, rotate
-from helpers import checkpoint_path, checkpoints
+from ddpm.runs.folder import KEEP, RunFolder, load_newest
 from ddpm.runtime.atomic import check_room, free_bytes
 from ddpm.training import train
 from ddpm.training.state import TrainingState
-from helpers import tiny_config, tiny_images, tiny_model
-from training.test_loop import assert_identical, tensors_of
+from helpers import checkpoint_path, checkpoints, tensors_of, tiny_config, tiny_images, tiny_model
+from training.test_loop import assert_identical
 
 
 def damage(path):
@@ -69,10 +68,10 @@ def test_a_model_of_a_run_is_the_newest_good_one_and_says_so(tmp_path, caplog):
 
 def test_a_checkpoint_of_a_newer_version_is_not_passed_over(tmp_path, monkeypatch):
     tiny_model().save(checkpoint_path(tmp_path, 5))
-    monkeypatch.setattr("ddpm.runs.checkpoint.FORMAT", 2)
+    monkeypatch.setattr("ddpm.runs.checkpoint.FORMAT", 99)
     tiny_model().save(checkpoint_path(tmp_path, 10))
     monkeypatch.undo()
-    with pytest.raises(DdpmError, match="format 2"):
+    with pytest.raises(DdpmError, match="format 99"):
         load_newest(tmp_path)
 
 
@@ -83,7 +82,7 @@ def test_rotation_never_removes_the_last_good_one(tmp_path):
     damage(checkpoint_path(tmp_path, 20))
     damage(checkpoint_path(tmp_path, 30))
     tiny_model().save(checkpoint_path(tmp_path, 12))
-    rotate(tmp_path, checkpoint_path(tmp_path, 12))
+    RunFolder(tmp_path).rotate(checkpoint_path(tmp_path, 12))
     assert checkpoints(tmp_path) == [checkpoint_path(tmp_path, s) for s in (10, 12)]
     for path in checkpoints(tmp_path):
         load_checkpoint(path)
@@ -102,7 +101,7 @@ def test_leftovers_of_dead_processes_are_removed_and_those_of_live_ones_are_not(
     }
     for path in (*names.values(), tmp_path / "mine.partial", tmp_path / ".a.b.partial"):
         path.write_text("x")
-    clear_leftovers(tmp_path)
+    RunFolder(tmp_path).clear_partial_files()
     left = {path.name for path in tmp_path.rglob("*.partial")}
     assert left == {names[os.getppid()].name, "mine.partial", ".a.b.partial"}
 
@@ -220,7 +219,7 @@ def test_a_disk_that_will_not_last_is_told_at_the_start(tmp_path, monkeypatch, c
     monkeypatch.setattr("ddpm.training.state.TrainingState.nbytes", 1 << 20)
     train(tiny_config(steps=1), tiny_images(), tmp_path / "c")
     (notice,) = notices(caplog)
-    assert "the disk will not last: checkpoints will take 3.1 MB more" in notice
+    assert "checkpoints still need 3.1 MB" in notice
     monkeypatch.setattr("ddpm.training.state.TrainingState.nbytes", 1 << 30)
     with pytest.raises(DdpmError, match=r"it needs 1\.1 GB"):
         train(tiny_config(steps=1), tiny_images(), tmp_path / "d")

@@ -14,9 +14,11 @@ from safetensors.torch import save_file
 from ddpm.cli import main
 from ddpm.cli.reproduce import TABLE2
 from ddpm.data.digits import digits
+from ddpm.data.images import ImageFormat
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.schedule import make_schedule
 from ddpm.evaluation import pixel_frechet_distance
+from ddpm.likelihood.plan import Plan
 from ddpm.model import Ddpm, load
 from helpers import checkpoint_path, tiny_config, tiny_model
 
@@ -25,6 +27,8 @@ TINY = [
     *("--network.attn-resolutions", "4", "--diffusion.timesteps", "20"),
     *("--training.batch-size", "4", "--training.sample-every", "0"),
 ]
+
+DIGITS = ImageFormat(1, 8, 8, 17)
 
 
 @pytest.fixture
@@ -83,11 +87,11 @@ def test_evaluate_measures_how_far_samples_are_from_the_images(run, capsys, tmp_
     counts = {"samples": 10, "images": 40, "calls": 3, "sampler": "ddim"}
     assert counts.items() <= document.items()
     assert f"{document['frechet']:.3f} for 10 samples" in capsys.readouterr().out
-    samples = load(run).sample(10, sampler="ddim", steps=3, seed=5)
+    samples = load(run).sample(10, sampler="ddim", plan=Plan(3), seed=5)
     held_out, training = digits("test").images[:40], digits("train").images[:10]
-    expected = pixel_frechet_distance(samples, held_out, 17)
+    expected = pixel_frechet_distance(samples, held_out, DIGITS)
     assert document["frechet"] == pytest.approx(expected)
-    expected = pixel_frechet_distance(training, held_out, 17)
+    expected = pixel_frechet_distance(training, held_out, DIGITS)
     assert document["frechet_of_training_images"] == pytest.approx(expected)
 
 
@@ -107,7 +111,6 @@ def test_the_demo_writes_one_self_contained_page(tmp_path, monkeypatch, capsys):
     import ddpm.cli.demo as demo
 
     monkeypatch.setattr(demo, "get_preset", lambda name: tiny_config(steps=4))
-    monkeypatch.setattr("ddpm.model.MEASURED_IMAGES", 40)
     arguments = ["demo", "--out", str(tmp_path), "--samples", "16"]
     assert main(arguments) == 0
     page = (tmp_path / "report.html").read_text()

@@ -13,12 +13,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ddpm.cli import main
-from ddpm.config import DataConfig
 from ddpm.data import open_data
 from ddpm.data.folder import image_folder
 from ddpm.errors import DdpmError
 from ddpm.model import load
-from ddpm.runs.checkpoint import load_checkpoint, save_checkpoint
+from ddpm.runs.checkpoint import CHECKSUMS, load_checkpoint, save_checkpoint
 from ddpm.training import train
 from helpers import checkpoint_path, checkpoints, tiny_config, tiny_images, tiny_model
 
@@ -129,7 +128,7 @@ def test_a_name_too_long_for_a_file_is_one_sentence(saved, capsys):
 
 def test_any_flipped_byte_of_the_tensors_is_noticed(saved):
     whole = saved.read_bytes()
-    header = 8 + struct.parse("<Q", whole[:8])[0]
+    header = 8 + struct.unpack("<Q", whole[:8])[0]
     for place in np.random.default_rng(0).integers(header, len(whole), 30):
         damaged = bytearray(whole)
         damaged[place] ^= 0x10
@@ -140,7 +139,7 @@ def test_any_flipped_byte_of_the_tensors_is_noticed(saved):
 
 def test_a_damaged_description_is_one_sentence_or_the_same_model(saved):
     whole, samples = saved.read_bytes(), load(saved).sample(1)
-    header = 8 + struct.parse("<Q", whole[:8])[0]
+    header = 8 + struct.unpack("<Q", whole[:8])[0]
     rng = np.random.default_rng(0)
     messages = []
     for place in rng.choice(header, 150, replace=False):
@@ -159,7 +158,7 @@ def test_a_damaged_description_is_one_sentence_or_the_same_model(saved):
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [(b'timesteps\\": 20', b'timesteps\\": 10'), (b'grey_levels\\": 17', b'grey_levels\\": 16')],
+    [(b'timesteps\\": 20', b'timesteps\\": 10'), (b'levels\\": 17', b'levels\\": 16')],
 )
 def test_a_changed_description_is_noticed(saved, old, new):
     whole = saved.read_bytes()
@@ -175,11 +174,11 @@ def test_a_description_that_is_no_object_of_ours_is_one_sentence(saved, text, ca
     assert str(saved) in mistake(["info", saved], capsys)
 
 
-@pytest.mark.parametrize("part", ["config", "facts"])
+@pytest.mark.parametrize("part", ["config", "images"])
 @pytest.mark.parametrize("value", [None, [], 3, {}, {"shape": 7}, {"network": 5}])
 def test_a_description_of_the_wrong_kind_is_one_sentence(saved, part, value, capsys):
     tensors, metadata = load_checkpoint(saved)
-    described = {key: value for key, value in metadata.items() if key not in ("format", "checksum")}
+    described = {key: value for key, value in metadata.items() if key not in ("format", *CHECKSUMS)}
     save_checkpoint(saved, tensors, {**described, part: value})
     assert mistake(["info", saved], capsys)
 
@@ -200,11 +199,11 @@ def test_training_does_not_go_on_from_a_model_without_its_optimiser(tmp_path):
         train(tiny_config(), tiny_images(), tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("part", ["config", "facts", "history"])
+@pytest.mark.parametrize("part", ["config", "images", "history"])
 def test_a_run_is_not_resumed_from_a_checkpoint_that_does_not_say_what_it_is(tmp_path, part):
     result = train(tiny_config(steps=2), tiny_images(), tmp_path)
-    tensors, metadata = load_checkpoint(result.checkpoint)
-    kept = {k: v for k, v in metadata.items() if k not in (part, "format", "checksum")}
+    tensors, metadata = load_checkpoint(result.checkpoint, training=True)
+    kept = {k: v for k, v in metadata.items() if k not in (part, "format", *CHECKSUMS)}
     save_checkpoint(result.checkpoint, tensors, kept)
     with pytest.raises(DdpmError, match=str(result.checkpoint)):
         train(tiny_config(), tiny_images(), tmp_path, resume=True)
@@ -237,7 +236,7 @@ def test_pictures_that_break_while_workers_read_them_are_one_sentence(
 def test_16_bit_grey_keeps_its_shades(tmp_path):
     ramp = np.linspace(0, 65535, 8).astype(np.uint16)
     Image.fromarray(np.tile(ramp, (8, 1))).save(tmp_path / "a.png")
-    data = open_data(DataConfig(path=str(tmp_path), image_size=8, channels=1))
+    data = open_data(tmp_path, image_size=8, channels=1)
     expected = np.linspace(0, 255, 8)
     assert np.abs(data.images[0, 0, 0].numpy() - expected).max() <= 1
 
@@ -253,9 +252,10 @@ def test_words_in_a_path_are_not_taken_for_markup(tmp_path, capsys):
 def test_a_checkpoint_is_plain_safetensors_with_json_inside(saved):
     tensors, metadata = load_checkpoint(saved)
     assert set(load_file(saved)) == set(tensors)
-    size = struct.parse("<Q", saved.read_bytes()[:8])[0]
+    size = struct.unpack("<Q", saved.read_bytes()[:8])[0]
     header = json.loads(saved.read_bytes()[8 : 8 + size])
     described = json.loads(header["__metadata__"]["ddpm"])
-    assert described["format"] == 1
-    assert described["facts"] == {"shape": [1, 8, 8], "grey_levels": 17, "name": "noise"}
+    assert described["format"] == 2
+    assert described["images"] == {"channels": 1, "height": 8, "width": 8, "levels": 17}
+    assert described["config"]["network"]["kind"] == "unet"
     assert described == metadata

@@ -132,7 +132,7 @@ def killed_and_resumed(start, command, run, steps, kills, seed=0):
         logged, found = last_step(run), checkpoints(run)
         good = int(found[-1].stem[5:]) if found else 0
         for path in found:
-            load_checkpoint(path)  # whole, all of them
+            load_checkpoint(path, training=True)  # whole, all of them
         assert saved <= good <= logged
         assert logged - good <= SAVE_EVERY
         print(f"kill {number + 1}: step {logged}, resumed from {good}, half-written {hits}")
@@ -148,13 +148,14 @@ def killed_and_resumed(start, command, run, steps, kills, seed=0):
 def assert_same_end(a, b, steps):
     """The same bits: weights, averages and both moments of Adam."""
     (one, described), (two, other) = (
-        load_checkpoint(checkpoint_path(run, steps)) for run in (a, b)
+        load_checkpoint(checkpoint_path(run, steps), training=True) for run in (a, b)
     )
-    assert {name.split(".")[0] for name in one} == {"network", "ema", "exp_avg", "exp_avg_sq"}
+    parts = {"network", "ema", "exp_avg", "exp_avg_sq", "diffusion", "denoising_error"}
+    assert {name.split(".")[0] for name in one} == parts
     assert one.keys() == two.keys()
     for name in one:
         assert torch.equal(one[name], two[name]), name
-    assert (described["config"], described["facts"]) == (other["config"], other["facts"])
+    assert (described["config"], described["images"]) == (other["config"], other["images"])
     losses = [[(line["step"], line["loss"]) for line in stats_of(run)] for run in (a, b)]
     assert losses[0] == losses[1]
     assert [step for step, _ in losses[0]] == list(range(1, steps + 1))

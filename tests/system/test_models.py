@@ -1,33 +1,40 @@
-"""The models that come with the package: there, whole, and usable by name."""
+"""The models that come with the package: one file each, whole, and usable by name."""
 
 import torch
 
 from ddpm.cli import main
-from ddpm.likelihood.denoising_error import load_errors
 from ddpm.model import load
 from ddpm.pretrained import pretrained
-from ddpm.runs.folder import errors_path
+from ddpm.training.presets import get_preset
 
 
 def test_models_lists_each_with_its_training(capsys):
     assert main(["models"]) == 0
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
     for name in pretrained():
+        model = load(name, "cpu")
         assert name in text
-    assert "985,600 images" in text
+        assert f"{model.history.images:,} images" in text
+        assert f"{model.num_parameters:,}" in text
 
 
-def test_every_model_has_its_errors_and_its_card():
+def test_every_model_is_one_file_with_its_error_and_its_card():
     for name, file in pretrained().items():
         model = load(name, "cpu")
-        assert model.source is not None
-        assert model.source[0] == file
-        errors = load_errors(errors_path(file), model.source[1])
-        assert errors is not None
-        assert errors.xstart_mse.shape == (model.diffusion.num_timesteps, *model.format.shape)
-        card = file.with_suffix(".md").read_text()
-        assert f"{model.network.num_parameters():,}" in card
-        assert f"{model.history['images']:,}" in card
+        assert model.error is not None
+        assert model.error.xstart_mse.shape[1:] == model.format.shape
+        assert model.error.timesteps[-1] == model.diffusion.num_timesteps - 1
+        card = file.with_suffix(".md").read_text(encoding="utf-8")
+        assert f"{model.num_parameters:,}" in card
+        assert f"{model.history.images:,}" in card
+
+
+def test_a_name_is_one_network_whether_it_is_a_preset_or_a_model():
+    for name in pretrained():
+        model, preset = load(name, "cpu"), get_preset(name)
+        assert preset.network == model.config.network
+        assert preset.diffusion == model.config.diffusion
+        assert preset.data.image_size == model.format.height
 
 
 def test_a_name_stands_for_a_run_in_a_command(tmp_path, capsys):
@@ -37,7 +44,7 @@ def test_a_name_stands_for_a_run_in_a_command(tmp_path, capsys):
     assert out.is_file()
 
 
-def test_the_network_has_learned(monkeypatch):
+def test_the_network_has_learned():
     """It predicts the noise of a flat grey image far better than nothing does."""
     model = load("cifar10-small", "cpu")
     noise = torch.randn(2, 3, 32, 32)

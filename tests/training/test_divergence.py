@@ -15,7 +15,8 @@ from training.test_loop import at_step
 
 def watched(losses, window=50, loss="simple", batch_size=128, warmup=100, earlier=()):
     """The step at which a run with these losses is stopped, and since when; (None, None) if not."""
-    watch = LossWatch(TrainingConfig(loss=loss, batch_size=batch_size, warmup=warmup), earlier)
+    training = TrainingConfig(loss=loss, batch_size=batch_size, warmup=warmup)
+    watch = LossWatch(training, earlier, simple=loss == "simple")
     for stop in range(window, len(losses) + 1, window):
         try:
             watch.see(losses[stop - window : stop], stop)

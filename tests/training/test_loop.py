@@ -13,24 +13,30 @@ from PIL import Image
 
 from ddpm.config import TrainingConfig
 from ddpm.data.folder import image_folder
+from ddpm.data.images import ImageFormat
 from ddpm.errors import DdpmError
+from ddpm.runs.folder import RunFolder
 from ddpm.runs.log import RunLog
 from ddpm.runtime.randomness import Randomness, derive_key
 from ddpm.training import loop, train
 from ddpm.training.state import TrainingState
 from ddpm.training.step import learning_rate
-from helpers import checkpoint_path, checkpoints, stats_of, tiny_config, tiny_images, with_training
-
-
-def tensors_of(result):
-    """What the newest checkpoint of a run holds."""
-    return tensors_of(result.checkpoint)
+from helpers import (
+    checkpoint_path,
+    checkpoints,
+    stats_of,
+    tensors_of,
+    tiny_config,
+    tiny_images,
+    with_training,
+)
 
 
 def assert_identical(a, b):
     """The same names and the same bits: weights, averages and both moments of Adam."""
     assert set(a) == set(b)
-    assert {name.split(".")[0] for name in a} == {"network", "ema", "exp_avg", "exp_avg_sq"}
+    parts = {"network", "ema", "exp_avg", "exp_avg_sq", "diffusion"}
+    assert {name.split(".")[0] for name in a} - {"denoising_error"} == parts
     for name in a:
         assert torch.equal(a[name], b[name]), name
 
@@ -76,7 +82,7 @@ def first_loss_by_hand(config, images, network, index):
 
 def initial_network(config):
     """The network as a run of this configuration begins with it."""
-    facts = loop.ImageFormat(1, 8, 8, 17)
+    facts = ImageFormat(1, 8, 8, 17)
     return TrainingState(config, facts, torch.device("cpu")).network
 
 
@@ -215,7 +221,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
     # The loss of step 10 is finite; its update is not.
     at_step(monkeypatch, 10, spoil)
-    with pytest.raises(DdpmError, match=r"lower --training\.lr"):
+    with pytest.raises(DdpmError, match=r"lower training\.lr"):
         train(tiny_config(), tiny_images(), tmp_path)
     for path in checkpoints(tmp_path):
         tensors = tensors_of(path)
@@ -225,7 +231,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
 def test_an_existing_run_is_not_overwritten(tmp_path):
     result = train(tiny_config(steps=2), tiny_images(), tmp_path)
     before = result.checkpoint.read_bytes()
-    with pytest.raises(DdpmError, match="already holds a run; add --resume"):
+    with pytest.raises(DdpmError, match="already holds a run; resume it"):
         train(tiny_config(steps=2, seed=1), tiny_images(), tmp_path)
     assert result.checkpoint.read_bytes() == before
     assert json.loads((tmp_path / "config.json").read_text())["training"]["seed"] == 0
@@ -293,11 +299,11 @@ def test_the_last_two_checkpoints_are_kept(tmp_path):
 
 
 def test_the_log_forgets_what_a_resumed_run_will_measure_again(tmp_path):
-    log = RunLog(tmp_path, 0)
+    log = RunLog(RunFolder(tmp_path), 0)
     for step in (10, 20, 30):
         log.write(step, loss=1.0 / step)
     log.close()
-    log = RunLog(tmp_path, 20)
+    log = RunLog(RunFolder(tmp_path), 20)
     log.write(25, loss=0.5)
     log.close()
     assert [line["step"] for line in stats_of(tmp_path)] == [10, 20, 25]

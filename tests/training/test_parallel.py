@@ -15,10 +15,12 @@ import pytest
 import torch
 
 from ddpm.cli import main
+from ddpm.data.images import ImageFormat
 from ddpm.errors import DdpmError
 from ddpm.runs.checkpoint import load_checkpoint
 from ddpm.runtime import parallel
-from ddpm.training import loop, train
+from ddpm.training import train
+from ddpm.training.state import TrainingState
 from helpers import checkpoint_path, checkpoints, stats_of, tiny_config, tiny_images, with_training
 from training import together
 
@@ -253,8 +255,8 @@ def test_activation_checkpointing_keeps_less_and_trains_to_the_same_bits(tmp_pat
         for name, flag in (("plain", False), ("frugal", True))
     )
     assert all(torch.equal(plain[name], frugal[name]) for name in plain)
-    facts = loop.ImageFormat(1, 8, 8, 17)
-    network = loop.TrainingState(config, facts, torch.device("cpu")).network
+    facts = ImageFormat(1, 8, 8, 17)
+    network = TrainingState(config, facts, torch.device("cpu")).network
     inputs = torch.randn(4, 1, 8, 8), torch.arange(4)
     before = kept_bytes(network, *inputs)
     network.activation_checkpointing = True

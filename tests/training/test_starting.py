@@ -9,6 +9,8 @@ from scipy.stats import chisquare
 from ddpm.cli import main
 from ddpm.errors import DdpmError
 from ddpm.model import load
+from ddpm.runs.folder import RunFolder
+from ddpm.runs.history import History
 from ddpm.training import train
 from ddpm.training.loop import prepare_run
 from ddpm.training.state import TrainingState
@@ -43,10 +45,10 @@ def test_the_average_loss_under_the_bounds_times_is_the_bound():
 
 def test_a_run_can_start_from_the_weights_of_another(tmp_path):
     trained = tiny_model()
-    trained.history = {"step": 3, "images": 100, "seconds": 50.0}
+    trained.history = History("noise", step=3, images=100, seconds=50.0)
     trained.save(tmp_path / "trained.safetensors")
     config = tiny_config(dropout=0.1, start_from=str(tmp_path / "trained.safetensors"), steps=2)
-    state = prepare_run(config, tiny_images(), tmp_path / "run", resume=False)
+    state = prepare_run(config, tiny_images(), RunFolder(tmp_path / "run"), resume=False)
     assert (state.step, state.seconds) == (0, 0.0)
     weights = trained.network.state_dict()
     for network in (state.network, state.ema.network):
@@ -59,15 +61,15 @@ def test_a_run_can_start_from_the_weights_of_another(tmp_path):
     result = train(longer, tiny_images(), tmp_path / "run", resume=True)
     assert result.step == 4
     history = load(result.checkpoint).history
-    assert (history["step"], history["images"]) == (4, 100 + 4 * 4)
-    assert 50 < history["seconds"] == pytest.approx(50 + result.seconds)
+    assert (history.step, history.images, history.images_before) == (4, 100 + 4 * 4, 100)
+    assert 50 < history.seconds == pytest.approx(50 + result.seconds)
     assert result.seconds < 20
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: replace(c, network=replace(c.network, ch=16)), "the same --network options"),
+        (lambda c: replace(c, network=replace(c.network, ch=16)), "the same network settings"),
         (
             lambda c: replace(c, diffusion=replace(c.diffusion, variance_type="learned")),
             "another network",

@@ -41,7 +41,7 @@ def test_the_arithmetic_is_counted_as_by_hand():
 
 
 def test_the_papers_network_takes_12_gigaflops():
-    network = get_preset("cifar10").network.build((3, 32, 32))
+    network = get_preset("cifar10").build_network((3, 32, 32))
     assert forward_flops(network, (3, 32, 32)) == pytest.approx(12.1e9, rel=0.05)
 
 

@@ -10,18 +10,16 @@ import pytest
 import torch
 
 from ddpm.config import TrainingConfig, UNetConfig
+from ddpm.data.images import ImageFormat
 from ddpm.errors import DdpmError
 from ddpm.networks.unet import UNet
+from ddpm.registry import names
 from ddpm.runtime.randomness import Randomness
 from ddpm.training.ema import Ema
 from ddpm.training.loop import train
 from ddpm.training.presets import get_preset
 from ddpm.training.step import learning_rate
-from helpers import checkpoints, stats_of, tiny_config, tiny_images, with_training
-
-
-def tensors_of(run):
-    return tensors_of(checkpoints(run)[-1])
+from helpers import checkpoints, stats_of, tensors_of, tiny_config, tiny_images, with_training
 
 
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.1, "flip": True}])
@@ -161,7 +159,7 @@ def test_presets_hold_the_papers_values(name):
     assert (c.training.loss, c.diffusion.prediction_type) == ("simple", "epsilon")
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", names("preset"))
 def test_every_preset_takes_a_step_with_a_tiny_network(name, tmp_path):
     config = get_preset(name)
     levels = tuple(1 for _ in config.network.ch_mult)

@@ -14,10 +14,11 @@ from PIL import Image
 from rich.console import Console
 
 from ddpm.cli import main
-from ddpm.cli.progress import progress_bar
+from ddpm.cli.progress import bars, follow
 from ddpm.cli.watch import sparkline
 from ddpm.errors import DdpmError
 from ddpm.figures.curves import run_curves
+from ddpm.runs.folder import RunFolder
 from ddpm.runs.status import run_status
 from ddpm.training import train
 from helpers import checkpoint_path, stats_of, tiny_config, tiny_images, with_training
@@ -45,7 +46,7 @@ def half_way(tmp_path):
 
 
 def test_the_status_is_what_the_folder_says(half_way):
-    status = run_status(half_way)
+    status = run_status(RunFolder(half_way))
     assert (status.step, status.steps, status.complete) == (40, 100, False)
     assert status.loss == 1 / 40
     assert status.smoothed_loss == pytest.approx(np.mean(1 / np.arange(21, 41)))
@@ -58,8 +59,8 @@ def test_lines_with_other_keys_and_lines_spoilt_by_a_crash_are_no_trouble(half_w
     with (half_way / "stats.jsonl").open("ab") as file:
         file.write(b'{"step": 41, "bits_per_dim": 3.7}\n\x00\x00\xff\n')
         file.write(b'[1]\n{"loss": 3}\n{"step": 42, "lo')
-    assert run_status(half_way).step == 41
-    assert run_status(half_way).loss == 1 / 40
+    assert run_status(RunFolder(half_way)).step == 41
+    assert run_status(RunFolder(half_way)).loss == 1 / 40
     assert main(["plot", str(half_way)]) == 0
     assert main(["watch", str(half_way), "--once"]) == 0
 
@@ -68,7 +69,7 @@ def test_a_run_that_has_only_begun_has_a_status(half_way, capsys):
     (half_way / "stats.jsonl").unlink()
     for path in (half_way / "checkpoints").iterdir():
         path.unlink()
-    status = run_status(half_way)
+    status = run_status(RunFolder(half_way))
     assert (status.step, status.loss, status.seconds_left, status.checkpoint) == (0,) + (None,) * 3
     assert main(["watch", str(half_way), "--once"]) == 0
     assert "none yet" in capsys.readouterr().out
@@ -185,7 +186,7 @@ class FakeWandb(types.ModuleType):
 def test_wandb_gets_what_stats_get_and_the_same_run_when_resumed(tmp_path, monkeypatch):
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    config = tiny_config(steps=10, wandb="digits")
+    config = tiny_config(steps=10, wandb_project="digits")
     train(config, tiny_images(), tmp_path)
     assert fake.points == stats_of(tmp_path)
     assert [point["step"] for point in fake.points] == [5, 10]
@@ -209,7 +210,7 @@ def test_wandb_that_is_missing_or_refuses_is_told_before_training(tmp_path, monk
     fake.init = refuse
     monkeypatch.setitem(sys.modules, "wandb", fake if installed else None)
     with pytest.raises(DdpmError, match="no API key" if installed else "pip install wandb"):
-        train(tiny_config(wandb="digits"), tiny_images(), tmp_path)
+        train(tiny_config(wandb_project="digits"), tiny_images(), tmp_path)
     assert not (tmp_path / "stats.jsonl").exists()
 
 
@@ -223,15 +224,25 @@ def test_without_the_option_wandb_is_not_imported(tmp_path, monkeypatch):
 
 def test_the_bar_shows_rate_and_remaining_time():
     now = 0.0
-    with progress_bar("steps") as bar:
-        pass
-    bar = progress_bar("steps")
-    bar.get_time = lambda: now
-    task = bar.add_task("training", total=100, completed=40, note="loss 0.0312")
-    for step in range(41, 51):
+    drawn = bars()
+    drawn.get_time = lambda: now
+    progress = follow(drawn)
+    for step in range(40, 51):
+        progress(step, 100, f"training: loss {1 / step:.4f}")
         now += 0.5
-        bar.update(task, completed=step)
     console = Console(file=io.StringIO(), width=80)
-    console.print(bar.get_renderable())
+    console.print(drawn.get_renderable())
     (line,) = console.file.getvalue().splitlines()
-    assert "50/100 2.0 steps/s loss 0.0312 0:00:25 left" in line
+    assert "50/100 2.0 steps/s loss 0.0200 0:00:25 left" in line
+
+
+def test_what_begins_anew_gets_a_new_bar_and_what_is_done_keeps_its_own():
+    drawn = bars()
+    progress = follow(drawn)
+    for done in (0, 5, 10):
+        progress(done, 10, "sampling")
+    for done in (0, 3):
+        progress(done, 6, "bits/dim")
+    progress(0, 20, "sampling")
+    shown = {task.description: (task.completed, task.total) for task in drawn.tasks}
+    assert shown == {"sampling": (0, 20), "bits/dim": (3, 6)}

@@ -16,7 +16,7 @@ from ddpm.errors import DdpmError
 from ddpm.model import load
 from ddpm.networks import sharding
 from ddpm.runtime import parallel
-from ddpm.training import loop, state, train
+from ddpm.training import loop, state, step, train
 from helpers import tiny_config, tiny_images, tiny_model, with_training
 
 CONFIG = tiny_config(
@@ -29,34 +29,27 @@ DROPOUT = tiny_config(dropout=0.3, channels=3, batch_size=8, steps=5, log_every=
 def work(folder):
     """Train, draw, measure and err; what came of it, by name, for this process."""
     found = {"seen": [], "size": parallel.size(), "parts": sharding.is_sharded()}
-    real = loop.TrainingStep.__call__
+    real = step.TrainingStep.__call__
 
     def noting(self, images):
         found["seen"].append(images)
         return real(self, images)
 
-    loop.TrainingStep.__call__ = noting
+    step.TrainingStep.__call__ = noting
     train(CONFIG, tiny_images(), folder / "run")
     dropout = with_training(DROPOUT, accumulate=4 // parallel.size())
     train(dropout, tiny_images(channels=3), folder / "drop")
-    loop.TrainingStep.__call__ = real
+    step.TrainingStep.__call__ = real
     found["samples"] = load(folder / "run", "cpu").sample(64, seed=3, batch_size=24)
     model = tiny_model()
     found["three"] = model.sample(3)
     bound = model.bound(tiny_images(50).images, batch_size=20)
     found["bound"] = bound.terms, bound.xstart_mse, bound.eps_mse, bound.prior
-    errors = parallel_errors(model)
+    errors = model.measure(tiny_images(60))
     found["errors"] = errors.xstart_mse, errors.decoder_bpd
     found["exchanges"], found["held"] = one_step()
     found["mistakes"] = [told(mistake, folder) for mistake in (log_fails, data_fails, save_fails)]
     return found
-
-
-def parallel_errors(model):
-    """The errors on images that need no file."""
-    from ddpm.likelihood.denoising_error import measure_errors
-
-    return measure_errors(model.diffusion, model.denoiser(), tiny_images(60).images, 17)
 
 
 def one_step():
@@ -64,7 +57,7 @@ def one_step():
     and moments."""
     config, facts = with_training(CONFIG, accumulate=2), ImageFormat(1, 8, 8, 17)
     training = state.TrainingState(config, facts, torch.device("cpu"))
-    step = loop.TrainingStep(training)
+    taken = step.TrainingStep(training)
     count = 0
 
     def hook(group, bucket):
@@ -72,9 +65,9 @@ def one_step():
         count += 1
         return allreduce_hook(group, bucket)
 
-    if isinstance(step.network, DistributedDataParallel):
-        step.network.register_comm_hook(None, hook)
-    step(tiny_images(8).images[step.share])
+    if isinstance(taken.network, DistributedDataParallel):
+        taken.network.register_comm_hook(None, hook)
+    taken(tiny_images(8).images[taken.rows])
     tensors = [*training.network.parameters(), *training.ema.network.parameters()]
     for moments in training.optimizer.state.values():
         tensors += [moments["exp_avg"], moments["exp_avg_sq"]]

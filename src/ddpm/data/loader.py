@@ -62,12 +62,8 @@ def training_batches(
     Raises:
         DdpmError: an image cannot be read, or the source gives what its format does not say.
     """
-    batches: Iterator[Tensor | DdpmError]
-    if isinstance(source, SingleReads):
-        batches = _read_ahead(source, order, start, stop, rows, workers)
-    else:
-        batches = (source[order[step][rows]] for step in range(start, stop))
-    for step, batch in enumerate(batches, start):
+    # Nothing but the loop may hold the iterator: with it go the worker processes.
+    for step, batch in enumerate(_batches(source, order, start, stop, rows, workers), start):
         if isinstance(batch, DdpmError):
             raise batch
         source.format.check_shape(batch, source.name)
@@ -76,10 +72,12 @@ def training_batches(
         yield batch
 
 
-def _read_ahead(
-    source: SingleReads, order: DataOrder, start: int, stop: int, rows: slice, workers: int
+def _batches(
+    source: ImageSource, order: DataOrder, start: int, stop: int, rows: slice, workers: int
 ) -> Iterator[Tensor | DdpmError]:
-    """Batches that workers put together from single reads."""
+    """Batches that are indexed when they are asked for, or put together by workers."""
+    if not isinstance(source, SingleReads):
+        return (source[order[step][rows]] for step in range(start, stop))
     return iter(
         DataLoader(
             _OneByOne(source),

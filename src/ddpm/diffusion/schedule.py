@@ -161,7 +161,7 @@ SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
 
 
 def make_schedule(
-    name: ScheduleName = "linear",
+    name: str = "linear",
     timesteps: int = 1000,
     beta_start: float = 1e-4,
     beta_end: float = 0.02,

@@ -93,5 +93,3 @@ def _age(path: Path) -> float | None:
         return max(time.time() - path.stat().st_mtime, 0.0)
     except FileNotFoundError:  # the run has rotated it away in the meantime
         return None
-
-

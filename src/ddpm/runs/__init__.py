@@ -1,0 +1,1 @@
+"""What lies on disk: checkpoints, the folder of a run, its log and status."""
