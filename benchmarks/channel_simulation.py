@@ -33,15 +33,13 @@ import tyro
 from jaxtyping import Float
 from torch import Tensor
 
-from ddpm import load
-from ddpm.codec import transmission
+from ddpm import PMeanVariance, load
+from ddpm.codec import CodecModel, transmission
 from ddpm.codec.tiles import cut
 from ddpm.codec.transmission import RATE, Spent, Walk, delivered, send
-from ddpm.codec.tree_code import Floats, Ints, Layout, TreeCode
+from ddpm.codec.tree_code import Floats, Ints, Tree, TreeCode
 from ddpm.data.digits import digits
-from ddpm.data.images import to_unit_range
-from ddpm.diffusion.gaussian import PMeanVariance
-from ddpm.model import Ddpm
+from ddpm.runtime.progress import Counter
 from ddpm.runtime.randomness import derive_key
 
 CHUNK_BITS = 12
@@ -53,9 +51,7 @@ STRIDE = 1531  # from the row of one stretch of a wide chunk to that of the next
 class Code(Protocol):
     """What `ddpm.codec.transmission` needs of a code."""
 
-    def layout(self, d: int, bits: int, key: int) -> Layout: ...
-    def encode(self, mean: Floats, variance: Floats, bits: int, key: int) -> Ints: ...
-    def decode(self, path: Ints, d: int, bits: int, key: int) -> Floats: ...
+    def grow(self, d: int, bits: int, key: int) -> Tree: ...
 
 
 @cache
@@ -69,36 +65,41 @@ def flat_codebook() -> Floats:
 class FlatCode:
     """Best of 2^12 candidates for each chunk alone, all candidates distinct."""
 
-    def layout(self, d: int, bits: int, key: int) -> Layout:
+    def grow(self, d: int, bits: int, key: int) -> Tree:
         """Chunks as the branches of a tree, their dimensions in stretches of the codebook."""
-        tree = TreeCode(CHUNK_BITS, beam=1).layout(d, bits, key)
+        tree = TreeCode(CHUNK_BITS, beam=1).grow(d, bits, key)
         dims = tree.dims.reshape(len(tree.dims), -1)
         stretches = -(-dims.shape[1] // BOOK_WIDTH)
         missing = stretches * BOOK_WIDTH - dims.shape[1] if stretches > 1 else 0
         dims = np.pad(dims, ((0, 0), (0, missing)), constant_values=d)
-        return tree._replace(dims=dims.reshape(len(dims), stretches, -1))
+        return FlatTree(
+            dims.reshape(len(dims), stretches, -1), tree.signs, tree.bits, tree.root, tree.beam
+        )
 
-    def encode(self, mean: Floats, variance: Floats, bits: int, key: int) -> Ints:
+
+class FlatTree(Tree):
+    """The chunks of one vector: every branch chooses for itself."""
+
+    def search(self, mean: Floats, variance: Floats) -> Ints:
         """[chunks], the best candidate of each."""
-        flat = self.layout(len(mean), bits, key)
-        linear = np.append(flat.signs * mean / variance, np.float32(0)).astype(np.float32)
+        linear = np.append(self.signs * mean / variance, np.float32(0)).astype(np.float32)
         square = np.append(0.5 * (1 / variance - 1), np.float32(0)).astype(np.float32)
-        book = flat_codebook()[:, : flat.dims.shape[2]]
+        book = flat_codebook()[:, : self.dims.shape[2]]
         both = np.concatenate([book, -(book**2)], axis=1)
-        scores = np.zeros((len(flat.dims), ROWS), np.float32)
-        for i in range(flat.dims.shape[1]):
-            weights = np.concatenate([linear[flat.dims[:, i]], square[flat.dims[:, i]]], axis=1)
+        scores = np.zeros((len(self.dims), ROWS), np.float32)
+        for i in range(self.dims.shape[1]):
+            weights = np.concatenate([linear[self.dims[:, i]], square[self.dims[:, i]]], axis=1)
             scores += np.roll(weights @ both.T, -STRIDE * i, axis=1)
-        path = [row[: 1 << int(k)].argmax() for row, k in zip(scores, flat.bits, strict=True)]
+        path = [row[: 1 << int(k)].argmax() for row, k in zip(scores, self.bits, strict=True)]
         return np.array(path, dtype=np.int64)
 
-    def decode(self, path: Ints, d: int, bits: int, key: int) -> Floats:
-        """[d], the vector a path stands for."""
-        flat = self.layout(d, bits, key)
-        rows = (path[:, None] + STRIDE * np.arange(flat.dims.shape[1])) % ROWS
+    def vector(self, path: Ints) -> Floats:
+        """[d], what a path stands for."""
+        d = len(self.signs)
+        rows = (path[:, None] + STRIDE * np.arange(self.dims.shape[1])) % ROWS
         z = np.zeros(d + 1, np.float32)
-        z[flat.dims] = flat_codebook()[rows, : flat.dims.shape[2]]
-        return z[:d] * flat.signs
+        z[self.dims] = flat_codebook()[rows, : self.dims.shape[2]]
+        return z[:d] * self.signs
 
 
 CODES: dict[str, Code] = {
@@ -147,9 +148,10 @@ def made_up_row(code: Code, options: Options, kl: int) -> str:
         mu = (math.sqrt(1 - v) * generator.standard_normal(d)).astype(np.float32)
         bits, key = round(RATE * kl), derive_key(seed, "made up", kl)
         begun = time.perf_counter()
-        path = code.encode(mu, variance, bits, key)
+        tree = code.grow(d, bits, key)
+        path = tree.search(mu, variance)
         times.append(1000 * (time.perf_counter() - begun))
-        z = code.decode(path, d, bits, key)
+        z = tree.vector(path)
         sent += bits
         received += by_correlation(z, mu)
         likelier += delivered(z, mu, variance)
@@ -183,17 +185,16 @@ class WatchedWalk(Walk):
         return p
 
 
-def archive_row(model: Ddpm, code: Code, rate: float, options: Options) -> str:
+def archive_row(model: CodecModel, code: Code, rate: float, options: Options) -> str:
     """Cells of one code on the held-out digits."""
-    tiles, real = cut(list(digits("test").images[: options.images]), model.facts.shape)
-    chain, levels = model.chain(options.steps, "optimal", "analytic"), model.facts.grey_levels
-    walk = WatchedWalk(chain, model.denoiser, real, model.facts.shape[0], levels, model.device)
+    tiles, real = cut(list(digits("test").images[: options.images]), model.format.shape)
+    walk = WatchedWalk(model, options.steps, real, Counter(None, options.steps * len(tiles), ""))
     spent = Spent()
     begun = time.perf_counter()
     with patch.object(transmission, "TREE", code), patch.object(transmission, "RATE", rate):
         payload = send(walk, tiles, spent)
     seconds = time.perf_counter() - begun
-    error = to_unit_range(tiles, levels) - walk.xstart.cpu()
+    error = model.format.to_unit(tiles) - walk.xstart.cpu()
     rmse = 127.5 * float((error**2).mean().sqrt())
     path, n = sum(spent.path), tiles.numel()
     cells = [
@@ -209,7 +210,7 @@ def archive_row(model: Ddpm, code: Code, rate: float, options: Options) -> str:
     return " | ".join(cells)
 
 
-def archive(model: Ddpm, options: Options) -> None:
+def archive(model: CodecModel, options: Options) -> None:
     """The table of the held-out digits."""
     print(f"\nheld-out digits, K = {options.steps}, RMSE of x^_0 before the last stage on 0..255")
     print(
@@ -229,7 +230,7 @@ def main(options: Options) -> None:
     print(f"{torch.get_num_threads()} threads, numpy {np.__version__}")
     made_up(options)
     if options.run is not None:
-        archive(load(options.run, "cpu"), options)
+        archive(load(options.run, "cpu").for_codec(), options)
 
 
 if __name__ == "__main__":

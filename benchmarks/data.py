@@ -31,11 +31,11 @@ import tyro
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddpm import get_preset
 from ddpm.data import DataOrder, ImageSource, training_batches
 from ddpm.data.folder import image_folder
 from ddpm.data.lsun import lmdb_images
 from ddpm.data.parquet import parquet_images
-from ddpm.training.presets import get_preset
 
 SIZE, BATCH, DISTINCT = 256, 64, 200
 PEAK, ASSUMED_SHARE = 989e12, 0.4  # dense bf16 of an H100 or H200; the part training reaches
@@ -129,7 +129,7 @@ def images_per_second(source: ImageSource, workers: int, batches: int) -> float:
 
 def flops_per_image() -> float:
     """Of a training step with the paper's 256x256 network: forward, and twice that backward."""
-    network = get_preset("lsun-church").network.build((3, SIZE, SIZE)).to("meta")
+    network = get_preset("lsun-church").build_network((3, SIZE, SIZE)).to("meta")
     x = torch.empty(1, 3, SIZE, SIZE, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(x, torch.zeros(1, dtype=torch.long, device="meta"))

@@ -23,12 +23,9 @@ import torch
 import tyro
 from torch import Tensor
 
-from ddpm import load
+from ddpm import Ddpm, GaussianDiffusion, Plan, load
 from ddpm.data.digits import digits
-from ddpm.data.images import to_unit_range
 from ddpm.diffusion.bound_terms import discretized_gaussian_log_likelihood, normal_kl
-from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.model import Ddpm
 from ddpm.runtime.randomness import Randomness
 
 SAME = 1e-3  # bits/dim by which an image's total may differ through the order of float sums
@@ -63,9 +60,9 @@ def plain(
     model: Ddpm, diffusion: GaussianDiffusion, images: Tensor, noise: list[Tensor]
 ) -> np.ndarray:
     """bits/dim of each image of one batch, by a loop over t."""
-    denoiser, levels = model.denoiser, model.facts.grey_levels
+    denoiser, levels = model.denoiser(), model.format.levels
     with torch.inference_mode():
-        x_start = to_unit_range(images, levels)
+        x_start = model.format.to_unit(images)
         total = torch.zeros(len(images), dtype=torch.float64)
         for i in range(diffusion.num_timesteps):
             t = torch.full((len(images),), i)
@@ -100,12 +97,13 @@ def one_by_one(
 def main(options: Options) -> None:
     """Time every variant in turn, compare the totals and print the table."""
     model, images = load(options.run, "cpu"), digits("test").images[: options.images]
-    diffusion, few = model.chain(options.steps), images[: options.plain_images]
+    plan, few = Plan(options.steps), images[: options.plain_images]
+    diffusion = model.chain(plan)
     noise = our_noise(diffusion, images)
     few_noise = [step[: len(few)] for step in noise]
 
     def ours() -> np.ndarray:
-        return model.bound(images, steps=options.steps, batch_size=options.batch_size).total
+        return model.bound(images, plan=plan, batch_size=options.batch_size).total
 
     variants: dict[str, Callable[[], np.ndarray]] = {
         "loop over t, one image at a time": lambda: one_by_one(model, diffusion, few, few_noise),

@@ -23,9 +23,9 @@ import torch
 import tyro
 
 from ddpm import load
-from ddpm.codec import compress, decompress
-from ddpm.codec.header import unpack
+from ddpm.codec import CodecModel, compress, decompress, parse
 from ddpm.data.digits import digits
+from ddpm.data.images import byte_mse
 
 SHARES = 10  # parts of a file's length over which errors are averaged
 
@@ -48,7 +48,7 @@ class Options:
 
 def encode(options: Options, folder: Path) -> None:
     """Write the archive and one file a digit."""
-    model, images = load(options.run), list(digits("test").images[: options.images])
+    model, images = load(options.run).for_codec(), list(digits("test").images[: options.images])
     (folder / "archive").write_bytes(compress(model, images))
     for i, image in enumerate(images):
         (folder / f"{i:03d}").write_bytes(compress(model, [image]))
@@ -56,13 +56,13 @@ def encode(options: Options, folder: Path) -> None:
 
 def decode(options: Options, folder: Path) -> None:
     """Read them back, whole and cut."""
-    model, images = load(options.run), digits("test").images[: options.images]
+    model, images = load(options.run).for_codec(), digits("test").images[: options.images]
     archive = (folder / "archive").read_bytes()
     files = [(folder / f"{i:03d}").read_bytes() for i in range(len(images))]
     whole = torch.stack(decompress(model, archive).images)
     singly = torch.stack([decompress(model, data).images[0] for data in files])
     sizes = np.array([len(data) for data in files])
-    headers = np.array([len(data) - len(unpack(data)[1]) for data in files])
+    headers = sizes - [parse(data).header.length for data in files]
     dims = images[0].numel()
     print(
         f"archive: {len(archive):,} bytes, {8 * len(archive) / images.numel():.3f} bits/dim, "
@@ -70,25 +70,24 @@ def decode(options: Options, folder: Path) -> None:
         f"single files: {sizes.mean():.1f} bytes, {8 * sizes.mean() / dims:.3f} bits/dim, "
         f"header {headers.mean():.1f} bytes (most {headers.max()}), "
         f"{int((singly == images).flatten(1).all(1).sum())} of {len(images)} digits exact; "
-        f"stored without the model: {sum(data[10] == 0 for data in files)}"
+        f"stored without the model: {sum(parse(data).header.steps == 0 for data in files)}"
     )
     if options.truncated:
         truncate(model, files[: options.truncated], images)
 
 
-def truncate(model, files: list[bytes], images: torch.Tensor) -> None:  # type: ignore[no-untyped-def]
+def truncate(model: CodecModel, files: list[bytes], images: torch.Tensor) -> None:
     """Decode every file cut at every byte of its payload; print the error by share of the file."""
     errors: list[list[float]] = [[] for _ in range(SHARES + 1)]
     decoded = 0
     for data, image in zip(files, images, strict=False):
-        payload = len(unpack(data)[1])
+        payload = parse(data).header.length
         for kept in range(payload + 1):
             result = decompress(model, data[: len(data) - payload + kept])
-            mse = float((result.images[0].float() - image.float()).square().mean())
+            mse = byte_mse(result.images[0], image, model.format)
             errors[SHARES * kept // payload].append(mse)
             decoded += 1
-    levels = 255 / (model.facts.grey_levels - 1)
-    rmse = [levels * np.sqrt(np.mean(part)) for part in errors]
+    rmse = [np.sqrt(np.mean(part)) for part in errors]
     print(f"{decoded:,} truncations of {len(files)} files decoded, none failed")
     print("RMSE on 0..255 by tenths of the payload: " + ", ".join(f"{x:.1f}" for x in rmse))
     grown = max(b / a - 1 for a, b in itertools.pairwise(rmse) if a > 0)

@@ -16,10 +16,9 @@ from pathlib import Path
 import torch
 import tyro
 
-from ddpm import load
-from ddpm.codec import archive, compress, decompress, transmission
+from ddpm import DdpmError, load
+from ddpm.codec import archive, compress, decompress, parse, transmission
 from ddpm.data.digits import digits
-from ddpm.errors import DdpmError
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def decoder(threads: int | None, batch: int | None) -> Iterator[None]:
 
 def main(options: Options) -> None:
     """Encode once, decode in every way."""
-    model = load(options.run)
+    model = load(options.run).for_codec()
     everything = torch.cat([digits("train").images, digits("test").images])
     order = torch.randperm(len(everything), generator=torch.Generator().manual_seed(0))
     sets = [
@@ -58,7 +57,7 @@ def main(options: Options) -> None:
         for n in range(options.files)
     ]
     files = [compress(model, images) for images in sets]
-    stored = sum(data[10] == 0 for data in files)
+    stored = sum(parse(data).header.steps == 0 for data in files)
     print(f"{options.files} archives of {options.images} digits, {torch.get_num_threads()} threads")
     print(f"encoded without a decoding failure: {options.files - stored}")
     print("| the decoder uses | files not exact |\n| --- | --- |")

@@ -21,8 +21,10 @@ from peers import diffusers_peer
 from train import Options as TrainOptions
 from train import timed, variants
 
-from ddpm.model import DataFacts, Ddpm
-from ddpm.training.presets import get_preset
+from ddpm import Ddpm, ImageFormat, Plan, get_preset
+from ddpm.runtime.device import Precision
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,11 @@ class Options:
     """cpu or cuda."""
 
 
-def our_model(device: torch.device, precision: str) -> Ddpm:
+def our_model(device: torch.device, precision: Precision) -> Ddpm:
     """An untrained CIFAR-10 model: speed does not depend on the weights."""
-    config = get_preset("cifar10")
-    network = config.network.build((3, 32, 32)).requires_grad_(False)
-    model = Ddpm(config, DataFacts((3, 32, 32), 256, "noise"), network).to(device)
-    return model.with_precision(precision)  # type: ignore[arg-type]
+    config, image_format = get_preset("cifar10"), ImageFormat(3, 32, 32)
+    network = config.build_network(image_format.shape).requires_grad_(False)
+    return Ddpm(config, image_format, network, precision=precision).to(device)
 
 
 def diffusers_sampling(batch: int, device: torch.device, calls: int) -> Callable[[], object]:
@@ -87,7 +88,7 @@ def highest_memory(model: Ddpm, batch: int, calls: int) -> int:
     """Bytes at most: allocated on the device while sampling, or of the process so far."""
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    model.sample(batch, batch_size=batch, sampler="ddim", steps=calls)
+    model.sample(batch, batch_size=batch, sampler="ddim", plan=Plan(calls))
     if model.device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -103,10 +104,10 @@ def main(options: Options) -> None:
     }
     race(network_calls, options.rounds, device, batch, "one network call")
     rows = {"diffusers, as it comes": diffusers_sampling(batch, device, calls)}
-    for precision in ("fp32", "bf16"):
+    for precision in PRECISIONS:
         model = our_model(device, precision)
         rows[f"ddpm, {precision}"] = lambda model=model: model.sample(  # type: ignore[misc]
-            batch, batch_size=batch, sampler="ddim", steps=calls
+            batch, batch_size=batch, sampler="ddim", plan=Plan(calls)
         )
     race(rows, max(1, options.rounds // 3), device, batch, f"DDIM of {calls} calls")
     model = our_model(device, "fp32")

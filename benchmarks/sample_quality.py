@@ -9,27 +9,28 @@ recognised by a classifier, both as in the demo, and draws the first against the
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import tyro
 from matplotlib.figure import Figure
 
-from ddpm import load
+from ddpm import Ancestral, Ddim, DpmSolver, Plan, Sampler, load
 from ddpm.data.digits import digits
 from ddpm.data.exact_files import save_png
 from ddpm.evaluation import DigitRecogniser, pixel_frechet_distance
 from ddpm.figures.grid import to_picture
 
-SAMPLERS: dict[str, dict[str, str]] = {
-    "ancestral, even": {},
-    "ancestral, optimal + analytic": {"trajectory": "optimal", "variance": "analytic"},
-    "ancestral, quadratic + analytic": {"trajectory": "quadratic", "variance": "analytic"},
-    "DDIM, even": {"sampler": "ddim"},
-    "DDIM, quadratic": {"sampler": "ddim", "trajectory": "quadratic"},
-    "DPM-Solver++, even": {"sampler": "dpm-solver"},
-    "DPM-Solver++, quadratic": {"sampler": "dpm-solver", "trajectory": "quadratic"},
+EVEN, QUADRATIC = Plan(), Plan(trajectory="quadratic")
+SAMPLERS: dict[str, tuple[Sampler, Plan]] = {
+    "ancestral, even": (Ancestral(), EVEN),
+    "ancestral, optimal + analytic": (Ancestral(), Plan(None, "optimal", "analytic")),
+    "ancestral, quadratic + analytic": (Ancestral(), Plan(None, "quadratic", "analytic")),
+    "DDIM, even": (Ddim(), EVEN),
+    "DDIM, quadratic": (Ddim(), QUADRATIC),
+    "DPM-Solver++, even": (DpmSolver(), EVEN),
+    "DPM-Solver++, quadratic": (DpmSolver(), QUADRATIC),
 }
 
 
@@ -52,30 +53,25 @@ class Options:
 def main(options: Options) -> None:
     """Measure every sampler at every number of calls."""
     model, held_out = load(options.run), digits("test").images
-    recogniser, levels = DigitRecogniser(digits("train")), model.facts.grey_levels
-    print(f"{options.samples} samples; held-out share {recogniser.share(held_out):.3f}")
+    recogniser = DigitRecogniser(digits("train"))
+    print(f"{options.samples} samples; held-out share {recogniser.fraction(held_out):.3f}")
     print("| sampler | calls | Frechet distance | recognised |\n| --- | --- | --- | --- |")
 
-    def measure(name: str, calls: int | None, arguments: dict[str, str]) -> float:
-        images = model.sample(
-            options.samples,
-            steps=calls,
-            batch_size=256,
-            **arguments,  # type: ignore[arg-type]
-        )
-        distance = pixel_frechet_distance(images, held_out, levels)
-        shown = calls or model.diffusion.num_timesteps
-        print(f"| {name} | {shown} | {distance:.3f} | {recogniser.share(images):.3f} |")
+    def measure(name: str, sampler: Sampler, plan: Plan) -> float:
+        images = model.sample(options.samples, sampler=sampler, plan=plan, batch_size=256)
+        distance = pixel_frechet_distance(images, held_out, model.format)
+        shown = plan.steps or model.diffusion.num_timesteps
+        print(f"| {name} | {shown} | {distance:.3f} | {recogniser.fraction(images):.3f} |")
         sys.stdout.flush()
         return distance
 
     figure = Figure(figsize=(6.5, 3.8), layout="constrained")
     axes = figure.add_subplot()
-    for name, arguments in SAMPLERS.items():
-        distances = [measure(name, calls, arguments) for calls in options.calls]
+    for name, (sampler, plan) in SAMPLERS.items():
+        distances = [measure(name, sampler, replace(plan, steps=k)) for k in options.calls]
         axes.plot(options.calls, distances, marker="o", label=name)
     if options.reference:
-        whole = measure("ancestral, all steps", None, {})
+        whole = measure("ancestral, all steps", Ancestral(), Plan())
         axes.axhline(whole, color="grey", linestyle=":", label="ancestral, all steps")
     axes.set(xlabel="network calls", ylabel="Frechet distance (pixels)", yscale="log")
     axes.set_xticks(options.calls)

@@ -21,10 +21,9 @@ import torch
 import tyro
 from peers import Peer, diffusers_peer, lucidrains_peer
 
-from ddpm.config import Precision
+from ddpm import get_preset
 from ddpm.data.images import MemoryImages
-from ddpm.model import DataFacts, Ddpm
-from ddpm.training.presets import get_preset
+from ddpm.runtime.device import Precision
 from ddpm.training.state import TrainingState
 from ddpm.training.step import TrainingStep
 from ddpm.training.throughput import peak_flops, training_flops
@@ -52,12 +51,11 @@ def ours(batch: int, device: torch.device, precision: Precision, compiled: bool)
         training=replace(config.training, batch_size=batch, precision=precision, compile=compiled),
     )
     source = MemoryImages(torch.randint(0, 256, (batch, 3, 32, 32), dtype=torch.uint8)).to(device)
-    state = TrainingState(config, DataFacts(source.shape, 256, "noise"), device)
+    state = TrainingState(config, source.format, device, "noise")
     step = TrainingStep(state)
-    model = Ddpm(config, state.facts, state.ema.network)
     x = torch.randn(batch, 3, 32, 32, device=device)
     t = torch.zeros(batch, dtype=torch.long, device=device)
-    call = model.denoiser
+    call = state.model.denoiser()
     return Peer(lambda: step(source.images), lambda: call(x, t), state.network)
 
 
@@ -129,7 +127,8 @@ def main(options: Options) -> None:
             times[name].append(timed(peer.step, device))
     median = {name: statistics.median(values) for name, values in times.items()}
     base = median[next(iter(rows))]
-    network = get_preset("cifar10").network.build((3, 32, 32))
+    network = get_preset("cifar10").build_network((3, 32, 32))
+    parameters = sum(p.numel() for p in network.parameters())
     work, peak = training_flops(network, (3, 32, 32)), peak_flops(device, "bf16")
     print(
         f"{device}, batch {options.batch}, {options.rounds} rounds, {torch.get_num_threads()} "
@@ -142,7 +141,7 @@ def main(options: Options) -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, peer in rows.items():
         rate = options.batch / median[name]
-        same = peer.parameters == network.num_parameters()
+        same = peer.parameters == parameters
         flops = rate * work / 1e12 if same else None
         kept = ""
         if "compiled" not in name:

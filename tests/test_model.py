@@ -13,7 +13,7 @@ from ddpm.diffusion.schedule import schedule_from_betas
 from ddpm.errors import DdpmError
 from ddpm.likelihood.denoising_error import measured_timesteps
 from ddpm.likelihood.plan import Plan
-from ddpm.model import load
+from ddpm.loading import load
 from ddpm.runtime.device import resolve_precision
 from ddpm.sampling import Ddim, Langevin
 from helpers import measured_model, tiny_images, tiny_model
@@ -202,7 +202,7 @@ def test_the_denoising_error_is_small_beside_the_weights_of_a_large_model():
     """About 130 rows of float32, where every timestep in float64 took 15 times as much."""
     rows = len(measured_timesteps(1000))
     assert 120 < rows < 140
-    stored = sum(t.nbytes for t in measured_model().error.tensors().values())
+    stored = sum(t.nbytes for t in measured_model().denoising_error.tensors().values())
     assert stored < 20 * (64 * 4 + 8 + 8) + 100
 
 

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from ddpm.likelihood.bound import Bound
     from ddpm.likelihood.denoising_error import DenoisingError
     from ddpm.likelihood.plan import Plan
-    from ddpm.model import Ddpm, load
+    from ddpm.loading import load
+    from ddpm.model import Ddpm
     from ddpm.networks.unet import UNet
     from ddpm.pretrained import pretrained
     from ddpm.registry import register
@@ -78,7 +79,8 @@ _HOMES = {
     "ddpm.likelihood.bound": ("Bound",),
     "ddpm.likelihood.denoising_error": ("DenoisingError",),
     "ddpm.likelihood.plan": ("Plan",),
-    "ddpm.model": ("Ddpm", "load"),
+    "ddpm.loading": ("load",),
+    "ddpm.model": ("Ddpm",),
     "ddpm.networks.unet": ("UNet",),
     "ddpm.pretrained": ("pretrained",),
     "ddpm.registry": ("register",),
@@ -100,6 +102,7 @@ _PARTS = (
     "evaluation",
     "figures",
     "likelihood",
+    "loading",
     "model",
     "networks",
     "pretrained",

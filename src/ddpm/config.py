@@ -173,7 +173,7 @@ class TrainingConfig:
     precision: Precision = "auto"
     """Of the network; the diffusion maths is always float32. auto: the fastest safe one."""
     compile: bool = False
-    """Run the network through torch.compile; where that fails, go on without it."""
+    """Run the network through torch.compile; where that fails, continue without it."""
     save_every: int = 5000
     """Steps between checkpoints; the last two are kept."""
     sample_every: int = 5000
@@ -253,8 +253,9 @@ class Config:
                 f"{type(settings).__name__} cannot be stored; make it a frozen dataclass",
             )
             values = dataclasses.asdict(settings)
-            if group.name in KINDS:
-                values = {"kind": name_of(KINDS[group.name], type(settings)), **values}
+            kind = next((kind for kind in KINDS if kind == group.name), None)
+            if kind is not None:
+                values = {"kind": name_of(kind, type(settings)), **values}
                 if not type(settings).__module__.startswith("ddpm."):
                     values["module"] = type(settings).__module__
             else:
@@ -286,8 +287,8 @@ class Config:
         groups = {}
         for group in dataclasses.fields(Config):
             values = dict(stored.get(group.name, {}))
-            if group.name in KINDS:
-                kind = KINDS[group.name]
+            kind = next((kind for kind in KINDS if kind == group.name), None)
+            if kind is not None:
                 name = values.pop("kind", DEFAULT_KINDS[kind])
                 make = lookup(kind, name, values.pop("module", None))
             else:
@@ -296,7 +297,7 @@ class Config:
         return Config(**groups)
 
 
-KINDS: dict[str, Kind] = {"network": "network", "diffusion": "diffusion"}
+KINDS: tuple[Kind, ...] = ("network", "diffusion")  # groups that are stored by a name
 DEFAULT_KINDS = {"network": "unet", "diffusion": "gaussian"}  # of checkpoints that store none
 PLAIN: dict[str, Any] = {"data": DataConfig, "training": TrainingConfig}
 

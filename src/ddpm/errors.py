@@ -1,8 +1,8 @@
-"""The one exception for mistakes a user can mend; the command line prints it and exits with 2."""
+"""The one exception for errors a user can fix; the command line prints it and exits with 2."""
 
 
 class DdpmError(ValueError):
-    """Says in one sentence what is wrong and how to mend it."""
+    """Says in one sentence what is wrong and how to fix it."""
 
 
 class Damaged(DdpmError):

@@ -3,7 +3,7 @@
 import pytest
 
 from ddpm.data.digits import digits
-from ddpm.model import load
+from ddpm.loading import load
 from ddpm.training import train
 from helpers import tiny_config
 

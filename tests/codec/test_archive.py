@@ -14,7 +14,7 @@ from ddpm.codec.transmission import Spent, Walk
 from ddpm.diffusion.schedule import schedule_from_betas
 from ddpm.errors import DdpmError
 from ddpm.evaluation.codec import measure_codec
-from ddpm.model import load
+from ddpm.loading import load
 from helpers import measured_model, tiny_images, tiny_model
 
 
@@ -166,7 +166,7 @@ def test_a_damaged_payload_is_told_and_not_shown_as_exact(model, held_out):
 
 def test_the_file_names_the_model_it_needs(model, held_out):
     data = model.compress([held_out[0]])
-    other = replace(tiny_model(seed=5), error=model.error)
+    other = replace(tiny_model(seed=5), denoising_error=model.denoising_error)
     assert fingerprint(model) != fingerprint(other)
     needed = f"{fingerprint(model):06x}"
     with pytest.raises(DdpmError, match=f"needs the model with fingerprint {needed}"):
@@ -179,12 +179,17 @@ def changed_weight(model):
 
 
 def changed_error(model):
-    error = model.error
-    return replace(model, error=replace(error, xstart_mse=error.xstart_mse * 1.001))
+    error = model.denoising_error
+    return replace(model, denoising_error=replace(error, xstart_mse=error.xstart_mse * 1.001))
 
 
 def changed_decoder(model):
-    return replace(model, error=replace(model.error, decoder_bpd=model.error.decoder_bpd + 0.01))
+    return replace(
+        model,
+        denoising_error=replace(
+            model.denoising_error, decoder_bpd=model.denoising_error.decoder_bpd + 0.01
+        ),
+    )
 
 
 def changed_betas(model):

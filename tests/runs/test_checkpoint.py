@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from ddpm.errors import DdpmError
-from ddpm.model import load
+from ddpm.loading import load
 from ddpm.runs import format1
 from ddpm.runs.checkpoint import load_checkpoint, save_checkpoint
 from ddpm.runs.folder import RunFolder, find_checkpoint

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from ddpm.data.digits import digits
 from ddpm.errors import Damaged, DdpmError
 from ddpm.likelihood.plan import Plan
-from ddpm.model import load
+from ddpm.loading import load
 from ddpm.runs import format1
 from ddpm.training import train
 from helpers import checkpoint_path, checkpoints, tensors_of, tiny_config
@@ -48,10 +48,10 @@ def test_it_is_the_model_that_it_was():
 
 def test_its_denoising_error_came_from_the_file_beside_it_and_goes_with_it(run, tmp_path):
     model = load(run)
-    assert model.error.images == 64
+    assert model.denoising_error.images == 64
     model.save(tmp_path / "one.safetensors")
     again = load(tmp_path / "one.safetensors")
-    assert (again.error.xstart_mse == model.error.xstart_mse).all()
+    assert (again.denoising_error.xstart_mse == model.denoising_error.xstart_mse).all()
     images = list(digits("test").images[:3])
     assert all(map(torch.equal, again.decompress(model.compress(images)).images, images))
 
@@ -61,10 +61,10 @@ def test_an_error_of_another_checkpoint_or_a_damaged_one_is_not_used(run, caplog
     data = beside.read_bytes()
     start = data.index(b'model\\": \\"') + 11
     beside.write_bytes(data[:start] + b"0000" + data[start + 4 :])
-    assert load(run).error is None
+    assert load(run).denoising_error is None
     assert not caplog.records
     beside.write_bytes(data[:100])
-    assert load(run).error is None
+    assert load(run).denoising_error is None
     assert "measure the model again" in caplog.text
 
 
@@ -74,7 +74,7 @@ def test_it_is_resumed_and_what_is_written_then_is_of_the_present_format(run, tm
     assert result.step == 30
     with safe_open(result.checkpoint, framework="pt") as file:
         assert json.loads(file.metadata()["ddpm"])["format"] == 2
-    assert load(run).error is not None
+    assert load(run).denoising_error is not None
     before, after = tensors_of(checkpoint_path(run, 20)), tensors_of(result)
     assert before.keys() - {"diffusion.betas"} <= after.keys() | before.keys()
     moved = (after["network.conv_in.weight"] - before["network.conv_in.weight"]).abs().max()
@@ -83,9 +83,9 @@ def test_it_is_resumed_and_what_is_written_then_is_of_the_present_format(run, tm
 
 def test_a_complete_run_is_resumed_and_gets_what_it_lacks(run):
     format1.beside(checkpoint_path(run, 20)).unlink()
-    assert load(run).error is None
+    assert load(run).denoising_error is None
     train(CONFIG, digits("train"), run, resume=True)
-    assert load(run).error.images == 750
+    assert load(run).denoising_error.images == 750
 
 
 def test_damage_is_noticed(run):

@@ -11,7 +11,7 @@ import torch
 
 from ddpm.data.images import ImageFormat
 from ddpm.errors import Damaged, DdpmError
-from ddpm.model import load
+from ddpm.loading import load
 from ddpm.runs.checkpoint import HEADER, load_checkpoint
 from ddpm.runs.folder import KEEP, RunFolder, load_newest
 from ddpm.runtime.atomic import check_room, free_bytes

@@ -19,7 +19,8 @@ from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.schedule import make_schedule
 from ddpm.evaluation import pixel_frechet_distance
 from ddpm.likelihood.plan import Plan
-from ddpm.model import Ddpm, load
+from ddpm.loading import load
+from ddpm.model import Ddpm
 from helpers import checkpoint_path, tiny_config, tiny_model
 
 TINY = [

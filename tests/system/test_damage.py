@@ -16,7 +16,7 @@ from ddpm.cli import main
 from ddpm.data import open_data
 from ddpm.data.folder import image_folder
 from ddpm.errors import DdpmError
-from ddpm.model import load
+from ddpm.loading import load
 from ddpm.runs.checkpoint import CHECKSUMS, load_checkpoint, save_checkpoint
 from ddpm.training import train
 from helpers import checkpoint_path, checkpoints, tiny_config, tiny_images, tiny_model
@@ -195,7 +195,7 @@ def test_a_run_is_not_resumed_from_a_damaged_checkpoint(tmp_path, make, capsys):
 
 def test_training_does_not_go_on_from_a_model_without_its_optimiser(tmp_path):
     tiny_model().save(checkpoint_path(tmp_path, 3))
-    with pytest.raises(DdpmError, match="training cannot go on from it"):
+    with pytest.raises(DdpmError, match="training cannot be resumed from it"):
         train(tiny_config(), tiny_images(), tmp_path, resume=True)
 
 

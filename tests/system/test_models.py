@@ -3,7 +3,7 @@
 import torch
 
 from ddpm.cli import main
-from ddpm.model import load
+from ddpm.loading import load
 from ddpm.pretrained import pretrained
 from ddpm.training.presets import get_preset
 
@@ -21,9 +21,9 @@ def test_models_lists_each_with_its_training(capsys):
 def test_every_model_is_one_file_with_its_error_and_its_card():
     for name, file in pretrained().items():
         model = load(name, "cpu")
-        assert model.error is not None
-        assert model.error.xstart_mse.shape[1:] == model.format.shape
-        assert model.error.timesteps[-1] == model.diffusion.num_timesteps - 1
+        assert model.denoising_error is not None
+        assert model.denoising_error.xstart_mse.shape[1:] == model.format.shape
+        assert model.denoising_error.timesteps[-1] == model.diffusion.num_timesteps - 1
         card = file.with_suffix(".md").read_text(encoding="utf-8")
         assert f"{model.num_parameters:,}" in card
         assert f"{model.history.images:,}" in card

@@ -205,7 +205,7 @@ def test_shares_follow_one_another_and_are_even(monkeypatch, n, processes):
     shares = []
     for rank in range(processes):
         monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
-        shares.append(parallel.share(n))
+        shares.append(parallel.local_range(n))
     assert [i for share in shares for i in share] == list(range(n))
     assert {len(share) for share in shares} <= {math.floor(n / processes), math.ceil(n / processes)}
 

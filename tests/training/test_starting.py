@@ -8,11 +8,11 @@ from scipy.stats import chisquare
 
 from ddpm.cli import main
 from ddpm.errors import DdpmError
-from ddpm.model import load
+from ddpm.loading import load
 from ddpm.runs.folder import RunFolder
 from ddpm.runs.history import History
 from ddpm.training import train
-from ddpm.training.loop import prepare_run
+from ddpm.training.prepare import prepare_run
 from ddpm.training.state import TrainingState
 from ddpm.training.step import TrainingStep
 from helpers import checkpoints, tiny_config, tiny_images, tiny_model, with_training

@@ -70,5 +70,5 @@ def test_a_compiler_that_fails_is_told_once_and_done_without(monkeypatch, caplog
         assert torch.equal(call(x, t), network(x, t))
         assert torch.equal(call(x, t), network(x, t))
     assert [record.message for record in caplog.records] == [
-        "torch.compile failed, going on without it: no C++ compiler"
+        "torch.compile failed, continuing without it: no C++ compiler"
     ]

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ddpm.data.images import ImageFormat
 from ddpm.errors import DdpmError
-from ddpm.model import load
+from ddpm.loading import load
 from ddpm.networks import sharding
 from ddpm.runtime import parallel
 from ddpm.training import loop, state, step, train

@@ -1,6 +1,6 @@
 """The command line: `ddpm COMMAND ...`, one file a command.
 
-A user's mistake is printed as one sentence and ends with exit code 2; a run stopped by a signal is
+A user's error is printed as one sentence and ends with exit code 2; a run stopped by a signal is
 saved and ends with 128 + the signal's number. Started by torchrun or accelerate launch, the
 commands in SHARED split their work over all processes.
 """
@@ -18,7 +18,7 @@ COMMANDS = {
     "watch": "follow a training run from another terminal",
     "plot": "draw the curves of a training run",
     "sample": "draw images from a trained model",
-    "compress": "put images into one file, to the last bit",
+    "compress": "put images into one file, without loss",
     "decompress": "get them back, from the whole file or a part",
     "evaluate": "measure bits/dim, rate-distortion and the codec",
     "measure": "measure the denoising error that compression needs",
@@ -55,8 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         name, rest = with_imports(arguments)
+        command = load_command(name)
         with parallel.process_group():
-            return int(load_command(name).run(rest) or 0)
+            return int(command.run(rest) or 0)
     except (DdpmError, OSError) as error:
         # An OSError is a disk that filled up, a name too long: nothing to trace.
         parallel.print_once(f"ddpm: {as_flags(str(error))}")

@@ -1,4 +1,4 @@
-"""`ddpm compress RUN IMAGE|FOLDER -o FILE`: images into one file, to the last bit."""
+"""`ddpm compress RUN IMAGE|FOLDER -o FILE`: images into one file, without loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ddpm.cli.parse import parse, positional, say
 from ddpm.cli.progress import progress_bar
 from ddpm.data.exact_files import read_images
 from ddpm.errors import check
-from ddpm.model import load
+from ddpm.loading import load
 from ddpm.runtime.atomic import atomically
 
 

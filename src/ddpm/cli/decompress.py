@@ -14,7 +14,7 @@ from ddpm.cli.progress import progress_bar
 from ddpm.codec import parse as parse_file
 from ddpm.data.exact_files import write_images
 from ddpm.errors import check
-from ddpm.model import load
+from ddpm.loading import load
 
 
 @dataclass(frozen=True)

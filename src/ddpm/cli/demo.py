@@ -30,7 +30,8 @@ from ddpm.figures.neighbours import neighbours_figure
 from ddpm.figures.progressive import ProgressiveRecorder, progressive_strip
 from ddpm.likelihood.bound import Bound
 from ddpm.likelihood.plan import Plan
-from ddpm.model import Ddpm, load
+from ddpm.loading import load
+from ddpm.model import Ddpm
 from ddpm.runs.folder import RunFolder
 from ddpm.runs.log import read_stats
 from ddpm.training.loop import TrainingResult, train
@@ -70,7 +71,7 @@ def run(argv: Sequence[str]) -> int:
             config, training, out.path, resume=resume, held_out=held_out, progress=progress
         )
     if result.stopped:
-        say(f"stopped at step {result.step:,}, saved; go on with: ddpm demo --out {out.path}")
+        say(f"stopped at step {result.step:,}, saved; resume with: ddpm demo --out {out.path}")
         return 130
 
     model = load(out.path)

@@ -28,12 +28,15 @@ from ddpm.figures.codec_plots import comparison_pictures
 from ddpm.likelihood.bound import Bound
 from ddpm.likelihood.plan import Plan
 from ddpm.likelihood.trajectory import predicted_bpd
-from ddpm.model import Ddpm, load
+from ddpm.loading import load
+from ddpm.model import Ddpm
 from ddpm.runtime import parallel
 from ddpm.runtime.atomic import atomically, write_text
 from ddpm.runtime.device import Precision
 from ddpm.runtime.progress import Progress
 from ddpm.sampling import get_sampler
+
+BLOCKS = 10  # stretches of time in the table
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,10 @@ def evaluate_bpd(model: Ddpm, images: ImageSource, args: Evaluate, out: Path) ->
         f"{bound.mean:.4f} ± {bound.standard_error:.4f} bits/dim on {len(images):,} images of "
         f"{images.name} with {steps:,} steps"
     )
-    if args.plan.variance == "analytic" and model.error is not None:
-        predicted = predicted_bpd(model.diffusion.schedule, model.error, bound.timesteps)
+    if args.plan.variance == "analytic" and model.denoising_error is not None:
+        predicted = predicted_bpd(model.diffusion.schedule, model.denoising_error, bound.timesteps)
         said += (
-            f"; the error measured on {model.error.images:,} images predicted "
+            f"; the error measured on {model.denoising_error.images:,} images predicted "
             f"{predicted + bound.prior.mean():.4f}"
         )
     say(
@@ -162,7 +165,7 @@ def evaluate_frechet(
 ) -> None:
     """The distance of samples to the images, beside that of as many training images."""
     n, held_out, known = args.frechet or 0, as_tensor(images), as_tensor(training)
-    batches = max(len(parallel.share(n)[:: args.batch_size]), 1)
+    batches = max(len(parallel.local_range(n)[:: args.batch_size]), 1)
     with progress_bar() as bar:
         counted = Calls(bar)
         samples = model.sample(
@@ -203,10 +206,10 @@ class Calls:
         self.then(done, total, label)
 
 
-def block_table(bound: Bound, blocks: int = 10) -> Table:
+def block_table(bound: Bound) -> Table:
     """The terms of the bound summed over stretches of time, with the errors there."""
     table = Table("time", "bits/dim", "x_0 RMSE (0..255)", "epsilon MSE")
-    for part in reversed(np.array_split(np.arange(len(bound.timesteps)), blocks)):
+    for part in reversed(np.array_split(np.arange(len(bound.timesteps)), BLOCKS)):
         if part.size == 0:
             continue
         times = bound.timesteps[part]

@@ -10,7 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from ddpm.cli.parse import positional
-from ddpm.model import load
+from ddpm.loading import load
+
+LONGEST = 100  # characters of a value
 
 
 def run(argv: Sequence[str]) -> int:
@@ -23,7 +25,11 @@ def run(argv: Sequence[str]) -> int:
     table = Table(title=escape(name), show_header=False)
     table.add_row("images", str(model.format))
     table.add_row("parameters", f"{model.num_parameters:,}")
-    measured = "not measured" if model.error is None else f"on {model.error.images:,} images"
+    measured = (
+        "not measured"
+        if model.denoising_error is None
+        else f"on {model.denoising_error.images:,} images"
+    )
     table.add_row("denoising error", measured)
     for group, settings in {**model.config.to_dict(), "history": asdict(model.history)}.items():
         for key, value in settings.items():
@@ -32,7 +38,7 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def shortened(value: object, longest: int = 100) -> str:
+def shortened(value: object) -> str:
     """A value for people: a thousand betas are not shown one by one."""
     text = f"{value:.1f}" if isinstance(value, float) and value > 100 else str(value)
-    return text if len(text) <= longest else f"{text[:longest]}..."
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -14,7 +14,7 @@ from ddpm.cli.parse import parse, positional, say
 from ddpm.cli.progress import progress_bar
 from ddpm.errors import check
 from ddpm.likelihood.denoising_error import IMAGES
-from ddpm.model import load, store_error
+from ddpm.loading import load, store_denoising_error
 from ddpm.pretrained import pretrained
 from ddpm.runs.folder import find_checkpoint
 from ddpm.runtime import parallel
@@ -58,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
     if args.out:
         parallel.on_main(lambda: model.save(file))
     else:
-        parallel.on_main(lambda: store_error(model, name))
+        parallel.on_main(lambda: store_denoising_error(model, name))
     say(
         f"denoising error at {len(error.timesteps)} timesteps, measured on {error.images:,} images "
         f"of {source.name}: in {file}"

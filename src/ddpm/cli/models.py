@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ddpm.cli.parse import parse
-from ddpm.model import load
+from ddpm.loading import load
 from ddpm.pretrained import pretrained
 
 

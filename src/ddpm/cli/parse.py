@@ -1,8 +1,9 @@
-"""How the commands read their options: tyro, with mistakes told in one sentence."""
+"""How the commands read their options: tyro, with errors reported in one sentence."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import re
 import sys
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from ddpm.config import Config
 from ddpm.errors import DdpmError
 
 T = TypeVar("T")
@@ -64,8 +66,15 @@ def say(*lines: str) -> None:
 
 def as_flags(sentence: str) -> str:
     """A sentence with the settings that it names (training.lr) as options (--training.lr)."""
-    return re.sub(
-        r"(?<![\w./-])(data|network|diffusion|training)\.([a-z][a-z_0-9]*)(?![\w./])",
-        lambda found: SHORT.get(found[0], f"--{found[0]}").replace("_", "-"),
-        sentence,
-    )
+    config = Config()
+    settings = {
+        f"{group.name}.{setting.name}"
+        for group in dataclasses.fields(config)
+        for setting in dataclasses.fields(getattr(config, group.name))
+    }
+
+    def flag(found: re.Match[str]) -> str:
+        name = found[0]
+        return SHORT.get(name, f"--{name}").replace("_", "-") if name in settings else name
+
+    return re.sub(r"(?<![\w./-])[a-z]+\.[a-z][a-z_0-9]*(?!\w|[./]\w)", flag, sentence)

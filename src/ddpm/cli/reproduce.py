@@ -8,7 +8,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -21,7 +20,8 @@ from ddpm.diffusion.gaussian import PredictionType, VarianceType
 from ddpm.diffusion.losses import LossType
 from ddpm.errors import Diverged, check
 from ddpm.evaluation import DigitRecogniser, pixel_frechet_distance
-from ddpm.model import Ddpm, load
+from ddpm.loading import load
+from ddpm.model import Ddpm
 from ddpm.runs.folder import RunFolder
 from ddpm.runtime.atomic import write_text
 from ddpm.training.loop import train
@@ -61,8 +61,6 @@ TABLE2 = (
 class Reproduce:
     """Train every variant of Table 2 (and four beyond it) at equal cost, and measure them."""
 
-    preset: Literal["digits"] = "digits"
-    """What to train; the embedded digits, whose two measures stand in for IS and FID."""
     steps: int | None = None
     """Training steps of each variant; the preset's by default."""
     samples: int = 256
@@ -77,7 +75,7 @@ def run(argv: Sequence[str]) -> int:
     """Train, measure and print the table beside the paper's."""
     name, rest = positional(argv, "what to reproduce (table2)", "reproduce")
     args = parse(Reproduce, rest, "reproduce table2")
-    check(name in (None, "table2"), f"cannot reproduce '{name}'; choose from table2")
+    check(name == "table2", f"cannot reproduce '{name}'; choose from table2")
     check(args.samples >= 16, f"--samples must be at least 16, got {args.samples}")
     check(args.images is None or args.images >= 1, f"--images must be positive, got {args.images}")
     training, held_out = digits("train"), digits("test")
@@ -89,7 +87,7 @@ def run(argv: Sequence[str]) -> int:
         folder = out / variant.name
         try:
             if not fit(variant, training, folder, args.steps):
-                say("stopped, saved; go on with the same command")
+                say("stopped, saved; resume with the same command")
                 return 130
         except Diverged as error:
             rows.append({"variant": variant.name, "paper": variant.paper, "diverged": str(error)})
@@ -97,7 +95,7 @@ def run(argv: Sequence[str]) -> int:
         measured = measure(load(folder), held_out, recogniser, args)
         rows.append({"variant": variant.name, "paper": variant.paper, **measured})
         say(", ".join(f"{key} {value:.3f}" for key, value in measured.items()))
-    document = {"steps": args.steps or get_preset(args.preset).training.steps, "rows": rows}
+    document = {"steps": args.steps or get_preset("digits").training.steps, "rows": rows}
     write_text(out / "table2.json", json.dumps(document, indent=2) + "\n")
     Console().print(as_table(rows))
     say(f"written to {out / 'table2.json'}")

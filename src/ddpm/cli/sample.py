@@ -20,7 +20,7 @@ from ddpm.errors import check
 from ddpm.figures.grid import image_grid
 from ddpm.figures.progressive import ProgressiveRecorder, progressive_strip
 from ddpm.likelihood.plan import Plan
-from ddpm.model import load
+from ddpm.loading import load
 from ddpm.runtime import parallel
 from ddpm.runtime.atomic import atomically, check_writable
 from ddpm.runtime.device import Precision

@@ -13,7 +13,7 @@ import torch
 import tyro
 
 from ddpm.cli.data import open_split
-from ddpm.cli.parse import SHORT, parse, positional, say
+from ddpm.cli.parse import SHORT, as_flags, parse, positional, say
 from ddpm.cli.progress import progress_bar
 from ddpm.config import Config, DataConfig
 from ddpm.data import ImageSource
@@ -35,7 +35,7 @@ class Train:
     out: Path | None = None
     """The run's folder; runs/PRESET by default."""
     resume: bool = False
-    """Go on from the newest checkpoint in --out."""
+    """Resume from the newest checkpoint in --out."""
     dry_run: bool = False
     """Print the full configuration and the parameter count, and stop."""
 
@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
     presets = f"a preset ({', '.join(names('preset'))}, or my_package.my_preset)"
     name, rest = positional(argv, presets, "train")
     preset = get_preset(name or "digits")
-    args = parse(Train, in_full(rest), f"train {name or 'PRESET'}", Train(preset))
+    args = parse(Train, expand_short_options(rest), f"train {name or 'PRESET'}", Train(preset))
     config, out = args.config, args.out or Path("runs") / name
     shape = (config.data.channels, config.data.image_size, config.data.image_size)
     with torch.device("meta"):  # to count its parameters, and to see that it can be built
@@ -69,7 +69,7 @@ def run(argv: Sequence[str]) -> int:
     return conclude(result, out, again)
 
 
-def in_full(argv: Sequence[str]) -> list[str]:
+def expand_short_options(argv: Sequence[str]) -> list[str]:
     """The arguments with the short names of options in full."""
     full = {short: f"--{setting}" for setting, short in SHORT.items()}
     parts = (argument.partition("=") for argument in argv)
@@ -87,7 +87,7 @@ def conclude(result: TrainingResult, out: Path, again: str) -> int:
         return 0
     say(
         f"stopped by {result.stopped} at step {result.step:,}, saved as {result.checkpoint}",
-        f"go on with: {again}",
+        f"resume with: {again}",
     )
     if result.stopped == "max_minutes":
         return 0
@@ -99,5 +99,5 @@ def open_held_out(data: DataConfig) -> ImageSource | None:
     try:
         return open_split(data, "test")
     except DdpmError as error:
-        say(f"no bits/dim while training: {error}")
+        say(f"no bits/dim while training: {as_flags(str(error))}")
         return None

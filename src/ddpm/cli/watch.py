@@ -1,4 +1,4 @@
-"""`ddpm watch RUN`: how a training run is getting on, until it is complete."""
+"""`ddpm watch RUN`: the progress of a training run, until it is complete."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Watch:
     """Follow a run from any terminal; it is only read, so it may be watched by many, and late."""
 
     once: bool = False
-    """Print how things stand and stop."""
+    """Print the current status and exit."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -69,7 +69,7 @@ def frame(name: str, status: RunStatus) -> Panel:
         table.add_row("checkpoint", "none yet")
     else:
         table.add_row("checkpoint", f"{status.checkpoint.name}, {_ago(status.checkpoint_age)}")
-    table.add_row("last line", _ago(status.log_age))
+    table.add_row("last log entry", _ago(status.log_age))
     return Panel(table, title=escape(name), title_align="left", expand=False)
 
 

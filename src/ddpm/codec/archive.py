@@ -105,7 +105,7 @@ def compress(
         images: grey levels of the model's channels, of any sizes.
         steps: K, the network calls an image takes; chosen by the amount of data by default.
         progress: counts (tile, step) pairs, to encode and to see that the file decodes.
-        spent: is told where the bits went.
+        spent: filled in with where the bits went.
 
     Raises:
         DdpmError: images that the model cannot take, or a K out of range.
@@ -164,7 +164,7 @@ def decompress(
     check(
         header.model == model.fingerprint,
         f"this file needs the model with fingerprint {header.model:06x}, and this one has "
-        f"{model.fingerprint:06x}; give the run it was compressed with",
+        f"{model.fingerprint:06x}; load the model it was compressed with",
     )
     sizes: Sizes = header.sizes or (image_format.shape[1:],) * header.count
     check_size(image_format, sizes, "this file")
@@ -179,8 +179,8 @@ def decompress(
         result = _read(Walk(model, header.steps, real, counter), file, sizes, sample)
     check(
         result.exact or not file.is_whole,
-        "the file is whole but does not decode to the pixels it was made from: it is damaged, or "
-        "this machine computes otherwise than the one that wrote it",
+        "the file is complete but does not decode to the original pixels: it is damaged, or this "
+        "machine's arithmetic differs from that of the machine that wrote it",
     )
     return result
 

@@ -28,7 +28,7 @@ class CodecModel:
         diffusion: the whole chain.
         denoiser: the network as it is called.
         network: the same, for its weights.
-        error: its denoising error.
+        denoising_error: of the network.
         format: of its images.
         precision: that the network computes in.
     """
@@ -37,7 +37,7 @@ class CodecModel:
     diffusion: GaussianDiffusion
     denoiser: Denoiser
     network: nn.Module
-    error: DenoisingError
+    denoising_error: DenoisingError
     format: ImageFormat
     precision: str
 
@@ -60,7 +60,7 @@ class CodecModel:
     @cached_property
     def fingerprint(self) -> int:
         """24 bits that differ for other weights, schedules, errors or another precision."""
-        diffusion, error = self.diffusion, self.error
+        diffusion, error = self.diffusion, self.denoising_error
         digest = hashlib.blake2b(digest_size=3)
         for name, value in sorted(self.network.state_dict().items()):
             digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())

@@ -81,7 +81,7 @@ class Walk:
 
     def mse(self, index: int) -> np.ndarray:
         """[c, h, w], the expected squared error of the predicted x_0 at `index`."""
-        return self.model.error.at(self.chain.schedule.timesteps[[index]])[0]
+        return self.model.denoising_error.at(self.chain.schedule.timesteps[[index]])[0]
 
     def expected_bits(self, index: int) -> int:
         """What the path of a step should take, by the measured error."""
@@ -121,7 +121,7 @@ def send(walk: Walk, tiles: UInt8[Tensor, "n c h w"], spent: Spent) -> bytes:
     Args:
         walk: of both sides.
         tiles: grey levels of the model's format.
-        spent: is told where the bits went.
+        spent: filled in with where the bits went.
     """
     out = BitWriter()
     x_start = walk.model.format.to_unit(tiles).to(walk.model.device)

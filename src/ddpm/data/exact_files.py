@@ -51,15 +51,15 @@ def read_image(path: Path, image_format: ImageFormat) -> UInt8[Tensor, "c _h _w"
         raise DdpmError(f"{path} cannot be read as an image ({error})") from error
     check(
         image.mode == MODES[channels],
-        f"{path} has colour mode {image.mode}, and this model takes {MODES[channels]}; convert it "
-        "first",
+        f"{path} has colour mode {image.mode}, and this model expects {MODES[channels]}; "
+        "convert it first",
     )
     values = np.array(image).reshape(image.height, image.width, -1)
     levels = image_format.from_bytes(values)
     check(
         np.array_equal(image_format.to_bytes(levels), values),
         f"{path} uses more than the {image_format.levels} evenly spaced grey levels that this "
-        "model knows; nothing but those can be kept exactly",
+        "model uses; other values cannot be stored exactly",
     )
     return torch.from_numpy(levels).permute(2, 0, 1).contiguous()
 

@@ -48,21 +48,23 @@ class ImageFormat:
     def __str__(self) -> str:
         return f"{self.channels}x{self.height}x{self.width} with {self.levels} grey levels"
 
-    def check(self, images: Tensor, what: str = "this model") -> None:
+    def check(self, images: Tensor) -> None:
         """Refuse anything but uint8 images of this format, [n, c, h, w].
-
-        Args:
-            what: expects them, for the message.
 
         Raises:
             DdpmError: another type, another shape, or a grey level that does not exist.
         """
-        self.check_shape(images, what)
+        self.check_shape(images)
         if images.numel():
-            self.check_levels(int(images.max()), what)
+            self.check_levels(int(images.max()))
 
     def check_shape(self, images: Tensor, what: str = "this model") -> None:
-        """The part of `check` that looks at no pixel."""
+        """The part of `check` that looks at no pixel.
+
+        Args:
+            images: uint8 [n, c, h, w].
+            what: expects them, for the message.
+        """
         check(
             images.dtype == torch.uint8,
             f"{what} expects images of type uint8, got {images.dtype}",
@@ -93,7 +95,7 @@ class ImageFormat:
         return np.round(images * (255 / (self.levels - 1))).astype(np.uint8)
 
     def from_bytes(self, values: UInt8[np.ndarray, "*dims"]) -> UInt8[np.ndarray, "*dims"]:
-        """The grey levels nearest to values on 0..255; the inverse of `to_bytes`."""
+        """The grey levels nearest to values on 0..255; undoes `to_bytes`."""
         return np.round(values * ((self.levels - 1) / 255)).astype(np.uint8)
 
     def to_display(self, images: UInt8[Tensor, "n c h w"]) -> UInt8[np.ndarray, "n h w 3"]:

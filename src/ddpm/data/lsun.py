@@ -87,7 +87,7 @@ class LmdbImages:
             value = transaction.get(self.keys[index])
         if value is None:
             raise DdpmError(
-                f"{self.describe(index)} has gone; a database must not change while it is read"
+                f"{self.describe(index)} has disappeared; it must not change while it is read"
             )
         return value
 

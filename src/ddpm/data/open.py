@@ -35,7 +35,7 @@ def open_data(
         DdpmError: there is nothing there, no such split, or the images do not fit.
     """
     if path is None:
-        raise DdpmError("the place of the images is not known; set data.path")
+        raise DdpmError("no path to the images is given; set data.path")
     size = image_size
     if str(path) == "digits":
         check(
@@ -49,11 +49,7 @@ def open_data(
     path = Path(path).expanduser()
     check(path.exists(), f"{path} does not exist; data.path needs a folder or a Parquet file")
     if path.is_file():
-        check(
-            path.suffix == ".parquet", f"{path} is no folder and no Parquet file; name its folder"
-        )
-        check(split == "train", f"{path} has no test split; name a folder with test-*.parquet")
-        return parquet_images([path], size, channels, path.stem)
+        return _single_file(path, split, size, channels)
 
     batches = find_batches(path)
     if batches is not None:
@@ -75,10 +71,7 @@ def open_data(
 
     files = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
     if files:
-        named = [f for f in files if f.name.startswith(split)]
-        if not named and split == "train":
-            named = [f for f in files if not f.name.startswith(("test", "validation"))]
-        check(len(named) > 0, f"{path} has no {split}-*.parquet, so it has no {split} split")
+        named = _of_split(files, path, split)
         return parquet_images(named, size, channels, f"{path.name} ({split})")
 
     subfolder = path / split
@@ -86,6 +79,22 @@ def open_data(
         return image_folder(subfolder, size, channels)
     check(split == "train", f"{path} has no held-out split; put those images in {path}/test")
     return image_folder(path, size, channels)
+
+
+def _single_file(path: Path, split: Split, image_size: int, channels: int) -> ImageSource:
+    """A Parquet file, which is all for training."""
+    check(path.suffix == ".parquet", f"{path} is no folder and no Parquet file; name its folder")
+    check(split == "train", f"{path} has no test split; name a folder with test-*.parquet")
+    return parquet_images([path], image_size, channels, path.stem)
+
+
+def _of_split(files: list[Path], folder: Path, split: Split) -> list[Path]:
+    """The Parquet files of a split, by the beginnings of their names."""
+    named = [file for file in files if file.name.startswith(split)]
+    if not named and split == "train":
+        named = [file for file in files if not file.name.startswith(("test", "validation"))]
+    check(len(named) > 0, f"{folder} has no {split}-*.parquet, so it has no {split} split")
+    return named
 
 
 def _only_database(folder: Path, split: Split) -> Path:

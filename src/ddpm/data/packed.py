@@ -46,7 +46,7 @@ class Packed:
         if whole:
             self._offsets = self._bytes[-WORD * (count + 2) : -WORD].view("<i8")
             whole = int(self._offsets[-1]) + WORD * (count + 2) == size
-        check(whole, f"{path} is damaged; delete it, it will be made again")
+        check(whole, f"{path} is damaged; delete it and it will be rebuilt")
 
     def __reduce__(self) -> tuple[type[Packed], tuple[Path]]:
         return Packed, (self.path,)  # another process maps the file anew

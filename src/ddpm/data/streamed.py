@@ -61,7 +61,7 @@ class StreamedImages:
                 if candidate not in self._named:
                     self._named.add(candidate)
                     log.warning(
-                        "%s cannot be decoded (%s); the next image stands in for it",
+                        "%s cannot be decoded (%s); the next image is used instead",
                         self.encoded.describe(candidate),
                         type(error).__name__,
                     )

@@ -1,4 +1,4 @@
-"""q(.) and p(.): forward marginals, the posterior, and the learned reverse step (Eq. 4-12).
+"""p(.): what a network's output means, and the reverse step that it makes (Eq. 8-12, 15).
 
 Pure functions of tensors. A *denoiser* is any callable (x_t, timesteps) -> model output; nothing
 here knows what it is made of. Images are float in [-1, 1], [b, c, h, w]; t is a long vector [b].
@@ -7,23 +7,21 @@ here knows what it is made of. Images are float in [-1, 1], [b, c, h, w]; t is a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.forward import ForwardProcess, Images, Times
 from ddpm.errors import DdpmError, check
 
 PredictionType = Literal["epsilon", "sample", "previous_mean", "v_prediction"]
 VarianceType = Literal["fixed_small", "fixed_large", "learned", "learned_range", "analytic"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
-Images = Float[Tensor, "b *dims"]
-Times = Int[Tensor, " b"]
+"""(x_t, [b, c, h, w]; timesteps of the whole chain, [b]) -> [b, c or 2c, h, w]."""
 ErrorCurve = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 
 
@@ -43,7 +41,7 @@ class PMeanVariance(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class GaussianDiffusion:
+class GaussianDiffusion(ForwardProcess):
     """A forward process, and how a network's output is read as its reverse.
 
     Args:
@@ -58,21 +56,17 @@ class GaussianDiffusion:
         clip_sample: clip the predicted x_0 to [-1, 1] before the posterior mean is formed.
         xstart_mse: for analytic only: a function of timesteps of the *whole* chain, [k], that
             gives the mean squared error of the predicted x_0 there, [k] or one for every pixel
-            and channel, [k, c, h, w]; such as `DenoisingError.at`. It is asked for
+            and channel, [k, c, h, w]; as it was measured. It is asked for
             `schedule.timesteps`, so it serves every respaced chain too.
 
     Raises:
         DdpmError: an unknown type, or a combination that has no meaning.
     """
 
-    schedule: NoiseSchedule
     prediction_type: PredictionType = "epsilon"
     variance_type: VarianceType = "fixed_large"
     clip_sample: bool = True
     xstart_mse: ErrorCurve | None = None
-    _cache: dict[tuple[str, torch.device, torch.dtype], Tensor] = field(
-        default_factory=dict, init=False, repr=False
-    )
 
     def __post_init__(self) -> None:
         for value, options, what in (
@@ -93,17 +87,16 @@ class GaussianDiffusion:
         )
 
     @property
-    def num_timesteps(self) -> int:
-        """T, the number of steps of the chain."""
-        return self.schedule.num_timesteps
-
-    @property
     def learns_variance(self) -> bool:
         """Whether the network's output has twice the image's channels."""
         return self.variance_type in ("learned", "learned_range")
 
     def respace(self, timesteps: Sequence[int] | NDArray[np.int64]) -> GaussianDiffusion:
-        """The same model on the shorter chain through `timesteps` (see `NoiseSchedule.respace`)."""
+        """The same model on the shorter chain through `timesteps` (see `NoiseSchedule.respace`).
+
+        Raises:
+            DdpmError: they do not increase, or are none of this chain's.
+        """
         return replace(self, schedule=self.schedule.respace(timesteps))
 
     def with_variance(
@@ -117,85 +110,16 @@ class GaussianDiffusion:
         """
         return replace(self, variance_type=variance_type, xstart_mse=xstart_mse)
 
-    def coefficient(self, name: str, t: Times, like: Tensor) -> Tensor:
-        """The schedule's constant `name` at times t, shaped to broadcast against `like`.
-
-        Constants are computed in float64 and cast to the images' type only here.
-        """
-        key = (name, t.device, like.dtype)
-        if key not in self._cache:
-            table = torch.from_numpy(getattr(self.schedule, name).copy())
-            self._cache[key] = table.to(dtype=like.dtype).to(device=t.device)
-        return self._cache[key][t].reshape(-1, *[1] * (like.ndim - 1))
-
-    def _combine(self, a: str, x: Tensor, b: str, y: Tensor, t: Times) -> Tensor:
-        """a_t x + b_t y for two constants of the schedule."""
-        return self.coefficient(a, t, x) * x + self.coefficient(b, t, y) * y
-
-    # -- the forward process ---------------------------------------------------------------------
-
-    def q_mean_variance(self, x_start: Images, t: Times) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, variance and log-variance of q(x_t | x_0) (Eq. 4).
-
-        Args:
-            x_start: x_0, [b, ...] in [-1, 1].
-            t: [b].
-
-        Returns:
-            The mean, [b, ...]; the others, [b, 1, ...], broadcast against it.
-        """
-        mean = self.coefficient("sqrt_alphas_cumprod", t, x_start) * x_start
-        log_variance = self.coefficient("log_one_minus_alphas_cumprod", t, x_start)
-        variance = self.coefficient("sqrt_one_minus_alphas_cumprod", t, x_start) ** 2
-        return mean, variance, log_variance
-
-    def q_sample(self, x_start: Images, t: Times, noise: Images) -> Images:
-        """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (Eq. 4).
-
-        Args:
-            x_start: x_0, [b, ...] in [-1, 1].
-            t: [b].
-            noise: eps, standard normal, [b, ...].
-        """
-        return self._combine(
-            "sqrt_alphas_cumprod", x_start, "sqrt_one_minus_alphas_cumprod", noise, t
-        )
-
-    def q_posterior_mean_variance(
-        self, x_start: Images, x_t: Images, t: Times
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, variance and clipped log-variance of q(x_{t-1} | x_t, x_0) (Eq. 6-7).
-
-        The log-variance at t = 0, where the variance is 0, is that of t = 1.
-
-        Args:
-            x_start, x_t: x_0 and x_t, [b, ...].
-            t: [b].
-
-        Returns:
-            The mean, [b, ...]; the others, [b, 1, ...], broadcast against it.
-        """
-        mean = self._combine("posterior_mean_coef1", x_start, "posterior_mean_coef2", x_t, t)
-        variance = self.coefficient("posterior_variance", t, x_t)
-        log_variance = self.coefficient("posterior_log_variance_clipped", t, x_t)
-        return mean, variance, log_variance
-
     # -- what a network's output means -----------------------------------------------------------
 
-    def xstart_from_epsilon(self, epsilon: Images, x_t: Images, t: Times) -> Images:
-        """x^_0 = (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t) (Eq. 15)."""
-        return (
-            self.coefficient("sqrt_recip_alphas_cumprod", t, x_t) * x_t
-            - self.coefficient("sqrt_recipm1_alphas_cumprod", t, x_t) * epsilon
-        )
-
-    def epsilon_from_xstart(self, x_start: Images, x_t: Images, t: Times) -> Images:
-        """The noise that leads from x_0 to x_t: Eq. 4 solved for eps."""
-        scaled = self.coefficient("sqrt_alphas_cumprod", t, x_t) * x_start
-        return (x_t - scaled) / self.coefficient("sqrt_one_minus_alphas_cumprod", t, x_t)
-
     def to_xstart(self, output: Images, x_t: Images, t: Times) -> Images:
-        """The x_0 that a network output of this `prediction_type` stands for."""
+        """The x_0 that a network output of this `prediction_type` stands for, not clipped.
+
+        Args:
+            output: [b, c, ...], without the channels of a learned variance.
+            x_t: [b, c, ...].
+            t: [b].
+        """
         if self.prediction_type == "epsilon":
             return self.xstart_from_epsilon(output, x_t, t)
         if self.prediction_type == "sample":
@@ -232,13 +156,22 @@ class GaussianDiffusion:
         return self.q_posterior_mean_variance(x_start, x_t, t)[0]
 
     def convert(self, output: Images, x_t: Images, t: Times, to: PredictionType) -> Images:
-        """A network output of this `prediction_type`, expressed as another."""
+        """A network output of this `prediction_type`, expressed as another; see `to_xstart`."""
         return self.from_xstart(self.to_xstart(output, x_t, t), x_t, t, to)
 
     # -- the reverse process ---------------------------------------------------------------------
 
     def model_output(self, denoiser: Denoiser, x_t: Images, t: Times) -> Tensor:
-        """Call the network at the times it was trained on and check the shape of its answer."""
+        """Call the network at the times it was trained on and check the shape of its answer.
+
+        Args:
+            denoiser: the network.
+            x_t: [b, c, ...].
+            t: [b], time indices of this chain.
+
+        Raises:
+            DdpmError: the answer has another shape than [b, c or 2c, ...].
+        """
         table = self._cache.setdefault(
             ("timesteps", t.device, torch.long),
             torch.from_numpy(self.schedule.timesteps.copy()).to(t.device),
@@ -258,6 +191,11 @@ class GaussianDiffusion:
 
         Args:
             variance_output: second half of the output channels, None for the fixed variances.
+            x_t: [b, c, ...].
+            t: [b].
+
+        Raises:
+            DdpmError: a learned variance without its output.
         """
         if self.variance_type == "fixed_small":
             value = self.coefficient("posterior_log_variance_clipped", t, x_t)
@@ -304,7 +242,11 @@ class GaussianDiffusion:
     ) -> PMeanVariance:
         """The reverse step that a network's output stands for (Eq. 11 by way of Eq. 15).
 
-        `clip_sample` overrides the model's own setting; training on the bound turns it off.
+        Args:
+            output: [b, c or 2c, ...].
+            x_t: [b, c, ...].
+            t: [b].
+            clip_sample: overrides the model's own setting; training on the bound turns it off.
         """
         prediction, variance_output = self.split(output)
         log_variance = self.log_variance(variance_output, x_t, t)

@@ -27,13 +27,21 @@ def training_loss(
     """The loss of each image at one timestep (the body of Algorithm 1).
 
     Args:
-        x_start: images in [-1, 1].
-        t: timesteps, uniform on 0..T-1.
-        noise: standard normal.
+        diffusion: the whole chain.
+        denoiser: the network.
+        x_start: images in [-1, 1], [b, c, h, w].
+        t: timesteps, [b], uniform on 0..T-1.
+        noise: standard normal, [b, c, h, w].
         loss_type: simple is the mean squared error on what the network predicts. vlb is the
             term of Eq. 5 at t in bits/dim, not multiplied by T. hybrid is L_simple + 0.001 L_vlb,
             where the bound trains the variance only (its mean is detached).
         grey_levels: values a pixel can take, for the discrete decoder.
+
+    Returns:
+        [b]; simple has no unit, vlb is in bits/dim.
+
+    Raises:
+        DdpmError: the network's output has another shape than it should.
     """
     x_t = diffusion.q_sample(x_start, t, noise)
     output = diffusion.model_output(denoiser, x_t, t)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ddpm.errors import DdpmError, check
 
@@ -21,7 +21,8 @@ Array = NDArray[np.float64]
 class NoiseSchedule:
     """The forward process q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t I) (Eq. 2).
 
-    Every attribute is a float64 array of shape [T] under the name it has in the field.
+    Every attribute but `timesteps` is a float64 array of shape [T] under the name it has in the
+    field.
 
     Args:
         betas: [T] forward variances, each in (0, 1]; 1 is allowed only in the last place.
@@ -122,10 +123,13 @@ class NoiseSchedule:
         """The shorter chain that visits only `timesteps` and has the same marginals there.
 
         Args:
-            timesteps: strictly increasing indices into this schedule, the last being T-1.
+            timesteps: strictly increasing indices into this schedule, the last T-1 as a rule.
 
         Returns:
             A schedule of len(timesteps) steps whose `timesteps` tell the network the old times.
+
+        Raises:
+            DdpmError: there are none, they do not increase, or are out of range.
         """
         steps = np.asarray(timesteps, dtype=np.int64)
         check(steps.ndim == 1 and steps.size > 0, "a trajectory needs at least one timestep")
@@ -205,6 +209,13 @@ def make_schedule(
     return NoiseSchedule(betas)
 
 
-def schedule_from_betas(betas: ArrayLike) -> NoiseSchedule:
-    """A schedule from betas given directly, [T], each in (0, 1]."""
+def schedule_from_betas(betas: Sequence[float] | Array) -> NoiseSchedule:
+    """A schedule from betas given directly.
+
+    Args:
+        betas: [T], each in (0, 1]; 1 is allowed only in the last place.
+
+    Raises:
+        DdpmError: betas out of range.
+    """
     return NoiseSchedule(np.asarray(betas, dtype=np.float64))

@@ -10,6 +10,8 @@ from torch import Tensor
 from ddpm.data.images import MemoryImages
 from ddpm.errors import DdpmError
 
+CERTAIN = 0.9
+
 
 class DigitRecogniser:
     """A support-vector classifier fitted on labelled images.
@@ -30,7 +32,7 @@ class DigitRecogniser:
             self.classifier = SVC(C=10, gamma=1e-3, probability=True, random_state=0)
             self.classifier.fit(train.images.flatten(1).numpy(), train.labels.numpy())
 
-    def fraction(self, images: UInt8[Tensor, "n c h w"], probability: float = 0.9) -> float:
-        """The fraction of `images` whose likeliest class has more than `probability`."""
+    def fraction(self, images: UInt8[Tensor, "n c h w"]) -> float:
+        """The fraction of `images` whose likeliest class has a probability over CERTAIN."""
         classes = self.classifier.predict_proba(images.flatten(1).numpy())
-        return float((classes.max(axis=1) > probability).mean())
+        return float((classes.max(axis=1) > CERTAIN).mean())

@@ -41,7 +41,7 @@ class ProgressiveRecorder:
     def frames(self) -> UInt8[Tensor, "n moments c h w"]:
         """What was recorded, by all processes; every one of them must ask."""
         frames = self.recorded.clone()
-        parallel.merge(frames)
+        parallel.all_reduce_sum(frames)
         return frames
 
 

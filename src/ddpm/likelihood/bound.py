@@ -105,7 +105,8 @@ def evaluate_bound(
     """
     n, steps = len(images), diffusion.num_timesteps
     check(n > 0, "there are no images to evaluate")
-    source = Randomness(seed, "bound")
+    check(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
+    randomness = Randomness(seed, "bound")
     terms, xstart_mse, eps_mse = (torch.zeros(n, steps, dtype=torch.float64) for _ in range(3))
     prior = torch.zeros(n, dtype=torch.float64)
     calls = itertools.count()  # dealt out to the processes one by one
@@ -120,7 +121,7 @@ def evaluate_bound(
             for i, timestep in enumerate(diffusion.schedule.timesteps):
                 if parallel.is_mine(next(calls)):
                     t = torch.full((len(index),), i, device=index.device)
-                    noise = source.normal(index, tuple(x_start.shape[1:]), int(timestep))
+                    noise = randomness.normal(index, tuple(x_start.shape[1:]), int(timestep))
                     x_t = diffusion.q_sample(x_start, t, noise)
                     term, p = vb_term(diffusion, denoiser, x_start, x_t, t, image_format.levels)
                     epsilon = diffusion.epsilon_from_xstart(p.pred_xstart, x_t, t)
@@ -129,7 +130,7 @@ def evaluate_bound(
                     xstart_mse[rows, i] = error.double().cpu()
                     eps_mse[rows, i] = mean_over_dims((noise - epsilon) ** 2).double().cpu()
                 counter.advance(len(index))
-    parallel.merge(terms, xstart_mse, eps_mse)
+    parallel.all_reduce_sum(terms, xstart_mse, eps_mse)
     return Bound(
         terms.numpy(),
         prior.numpy(),

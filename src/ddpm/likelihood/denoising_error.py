@@ -128,7 +128,6 @@ def measure_denoising_error(
     images: UInt8[Tensor, "n c h w"],
     image_format: ImageFormat,
     *,
-    seed: int = 0,
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> DenoisingError:
@@ -139,7 +138,6 @@ def measure_denoising_error(
         denoiser: the network.
         images: training images; more of them make it better, 500 or more are advisable.
         image_format: of the images.
-        seed: decides the noise.
         batch_size: images in one network call; of several processes each takes some timesteps.
         progress: counts (image, timestep) pairs.
 
@@ -147,8 +145,9 @@ def measure_denoising_error(
         DdpmError: there are no images, or they are of another format.
     """
     check(len(images) > 0, "there are no images to measure the denoising error on")
+    check(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
     image_format.check(images)
-    source = Randomness(seed, "errors")
+    randomness = Randomness(0, "errors")  # the word decides the numbers
     times = measured_timesteps(diffusion.num_timesteps)
     n, shape = len(images), image_format.shape
     counter = Counter(progress, n * len(times), "measuring denoising error")
@@ -163,7 +162,7 @@ def measure_denoising_error(
             predicted = []
             for index in torch.arange(n, device=images.device).split(batch_size):
                 t = torch.full((len(index),), int(timestep), device=images.device)
-                noise = source.normal(index, shape, int(timestep))
+                noise = randomness.normal(index, shape, int(timestep))
                 x_t = diffusion.q_sample(x_start[index], t, noise)
                 predicted.append(diffusion.p_mean_variance(denoiser, x_t, t).pred_xstart)
                 counter.advance(len(index))
@@ -176,5 +175,5 @@ def measure_denoising_error(
             )
             mse[i] = torch.from_numpy(shrunk)
             decoder[i] = float(nats.mean()) / np.log(2)
-    parallel.merge(mse, decoder)
+    parallel.all_reduce_sum(mse, decoder)
     return DenoisingError(times, mse.numpy().astype(np.float32), decoder.numpy(), n)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.gaussian import GaussianDiffusion, VarianceType
 from ddpm.errors import DdpmError, check
 from ddpm.likelihood.denoising_error import DenoisingError
 from ddpm.likelihood.trajectory import (
@@ -17,7 +17,6 @@ from ddpm.likelihood.trajectory import (
 )
 
 TrajectoryName = Literal["even", "quadratic", "optimal"]
-PlanVariance = Literal["fixed_small", "fixed_large", "learned", "learned_range", "analytic"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Plan:
     """Timesteps to visit; all T of the model by default."""
     trajectory: TrajectoryName | tuple[int, ...] = "even"
     """Which timesteps: even, quadratic, optimal (of least bits), or the timesteps themselves."""
-    variance: PlanVariance | None = None
+    variance: VarianceType | None = None
     """fixed_small, fixed_large or analytic; the model's own by default."""
 
     def __post_init__(self) -> None:
@@ -48,12 +47,12 @@ class Plan:
             )
         for value, options, what in (
             (self.trajectory, get_args(TrajectoryName), "trajectory"),
-            (self.variance, get_args(PlanVariance), "variance"),
+            (self.variance, get_args(VarianceType), "variance"),
         ):
             if isinstance(value, str) and value not in options:
                 raise DdpmError(f"unknown {what} '{value}'; choose from {', '.join(options)}")
 
-    def needs_error(self, diffusion: GaussianDiffusion) -> bool:
+    def needs_denoising_error(self, diffusion: GaussianDiffusion) -> bool:
         """Whether the model's denoising error must have been measured."""
         analytic = self.variance == "analytic" != diffusion.variance_type
         return analytic or (self.trajectory == "optimal" and self.steps is not None)
@@ -65,13 +64,13 @@ class Plan:
 
         Args:
             diffusion: all T steps.
-            error: the model's denoising error; only read if `needs_error`.
+            error: the model's denoising error; only read if `needs_denoising_error`.
 
         Raises:
             DdpmError: steps out of range, a variance that was not learned, or no error.
         """
         check(
-            error is not None or not self.needs_error(diffusion),
+            error is not None or not self.needs_denoising_error(diffusion),
             "an optimal trajectory and an analytic variance need the model's denoising error, "
             "which has not been measured; measure it on training images",
         )

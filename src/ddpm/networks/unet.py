@@ -143,6 +143,22 @@ class Block(nn.Module):
         return self.attention(self.res(x, temb))
 
 
+def check_settings(
+    ch: int, ch_mult: Sequence[int], num_res_blocks: int, dropout: float, norm_groups: int
+) -> None:
+    """Refuse settings of a `UNet` that do not fit together."""
+    check(len(ch_mult) > 0 and min(ch_mult) > 0, "ch_mult needs at least one positive entry")
+    check(ch >= 4 and ch % 2 == 0, f"ch must be even and at least 4, got {ch}")
+    check(num_res_blocks >= 1, f"num_res_blocks must be at least 1, got {num_res_blocks}")
+    check(0 <= dropout < 1, f"dropout must lie in [0, 1), got {dropout:g}")
+    for mult in ch_mult:
+        check(
+            norm_groups >= 1 and ch * mult % norm_groups == 0,
+            f"{ch * mult} channels do not divide into {norm_groups} groups; "
+            "change ch or norm_groups",
+        )
+
+
 class UNet(nn.Module):
     """The U-Net of Appendix B.
 
@@ -175,16 +191,7 @@ class UNet(nn.Module):
         norm_groups: int = 32,
     ) -> None:
         super().__init__()
-        check(len(ch_mult) > 0 and min(ch_mult) > 0, "ch_mult needs at least one positive entry")
-        check(ch >= 4 and ch % 2 == 0, f"ch must be even and at least 4, got {ch}")
-        check(num_res_blocks >= 1, f"num_res_blocks must be at least 1, got {num_res_blocks}")
-        check(0 <= dropout < 1, f"dropout must lie in [0, 1), got {dropout:g}")
-        for mult in ch_mult:
-            check(
-                norm_groups >= 1 and ch * mult % norm_groups == 0,
-                f"{ch * mult} channels do not divide into {norm_groups} groups; "
-                "change ch or norm_groups",
-            )
+        check_settings(ch, ch_mult, num_res_blocks, dropout, norm_groups)
         self.in_channels = in_channels
         self.ch = ch
         self.activation_checkpointing = False
@@ -255,10 +262,14 @@ class UNet(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c h w"], t: Int[Tensor, " b"]
     ) -> Float[Tensor, "b o h w"]:
-        """Evaluate at images x and raw integer times t."""
+        """Evaluate at images x and raw integer times t.
+
+        Raises:
+            DdpmError: other channels than `in_channels`, or sides that cannot be halved so often.
+        """
         check(
             x.shape[1] == self.in_channels,
-            f"this network takes images of {self.in_channels} channels, got {x.shape[1]}",
+            f"this network expects images of {self.in_channels} channels, got {x.shape[1]}",
         )
         self.check_size(x.shape[2], x.shape[3])
         temb = timestep_embedding(t, self.ch)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ddpm.config import Config
+from ddpm.data.images import ImageFormat
 from ddpm.errors import Damaged, DdpmError, check
 from ddpm.runs import format1
+from ddpm.runs.history import History
 from ddpm.runtime.atomic import atomically, check_room
 
 FORMAT = 2
@@ -113,10 +117,23 @@ def _described(header: dict[str, str], path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise Damaged(f"the description inside {path} is damaged ({error})") from error
     if not isinstance(metadata, dict):
-        raise Damaged(f"the description inside {path} is not one of ours")
+        raise Damaged(f"the description inside {path} was not written by ddpm")
     check(
         metadata.get("format") in (format1.FORMAT, FORMAT),
         f"{path} has checkpoint format {metadata.get('format')}, and this version of ddpm reads "
         f"formats {format1.FORMAT} and {FORMAT}; use the version that wrote it",
     )
     return metadata
+
+
+def description(config: Config, image_format: ImageFormat, history: History) -> dict[str, Any]:
+    """The metadata of a checkpoint, apart from its checksums.
+
+    Raises:
+        DdpmError: the configuration cannot be stored.
+    """
+    return {
+        "config": config.to_dict(),
+        "images": asdict(image_format),
+        "history": asdict(history),
+    }

@@ -94,13 +94,13 @@ class RunFolder:
             if process.isdecimal() and not _is_alive(int(process)):
                 path.unlink(missing_ok=True)
 
-    def rotate(self, written: Path, keep: int = KEEP) -> None:
-        """Remove all but `keep` checkpoints: the one just `written` and those before it.
+    def rotate(self, written: Path) -> None:
+        """Remove all but `KEEP` checkpoints: the one just `written` and those before it.
 
         Newer files go too: the run went on from an older one because they were damaged, and
         counted as the newest they would push out the good ones.
         """
-        kept = [path for path in self.checkpoints() if path <= written][-keep:]
+        kept = [path for path in self.checkpoints() if path <= written][-KEEP:]
         for path in self.checkpoints():
             if path not in kept:
                 path.unlink()
@@ -153,8 +153,8 @@ def find_checkpoint(path: Path) -> Path:
         return pretrained()[str(path)]
     check(
         path.exists(),
-        f"{path} does not exist; train a model first (ddpm train digits), or take one that comes "
-        "with the package (ddpm models)",
+        f"{path} does not exist; give the folder of a run, a checkpoint, or a model that comes "
+        f"with the package ({', '.join(pretrained())})",
     )
     check(len(found) > 0, f"{path} holds no checkpoint; is it the folder of a training run?")
     return found[-1]

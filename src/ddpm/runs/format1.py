@@ -51,7 +51,6 @@ def upgrade(
             "config": metadata["config"],
             "images": {**images, "levels": facts["grey_levels"]},
             "history": {**history, **earlier, "data": facts["name"]},
-            "checksum": metadata["checksum"],
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DdpmError(f"{path} does not hold the model that it describes ({error!r})") from error

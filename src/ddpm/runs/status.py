@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
-
-from ddpm.runs.folder import RunFolder
 from ddpm.errors import DdpmError, check
+from ddpm.runs.folder import RunFolder
 from ddpm.runs.log import read_stats
 
 SMOOTHED = 20  # lines of stats.jsonl that the smoothed loss is the mean of
@@ -68,7 +65,7 @@ def run_status(run: RunFolder) -> RunStatus:
         steps, batch_size = int(training["steps"]), int(training["batch_size"])
     except (ValueError, KeyError, TypeError) as error:
         raise DdpmError(
-            f"{run.config} is damaged ({error}); a resumed run writes it anew"
+            f"{run.config} is damaged ({error}); resuming the run rewrites it"
         ) from error
     lines = read_stats(run)
     speeds = [line["images_per_second"] for line in lines if line.get("images_per_second")]

@@ -87,7 +87,7 @@ def process_group() -> Iterator[None]:
         _joined = False
 
 
-def share(n: int) -> range:
+def local_range(n: int) -> range:
     """The part of n things that this process works on; the first ones may have one more."""
     each, more = divmod(n, size())
     first = rank() * each + min(rank(), more)
@@ -99,7 +99,7 @@ def is_mine(i: int) -> bool:
     return i % size() == rank()
 
 
-def merge(*tensors: Tensor) -> None:
+def all_reduce_sum(*tensors: Tensor) -> None:
     """Fill in, in place, what the other processes have computed: each has zeros elsewhere."""
     if size() > 1:
         for tensor in tensors:
@@ -109,7 +109,7 @@ def merge(*tensors: Tensor) -> None:
 def mean(values: Tensor) -> Tensor:
     """The mean of every process's values."""
     total = values.clone()
-    merge(total)
+    all_reduce_sum(total)
     return total / size()
 
 

@@ -57,6 +57,11 @@ class Langevin:
         callback: Callback | None = None,
     ) -> Tensor:
         """See `ddpm.Sampler`."""
+        check(
+            bool(diffusion.schedule.alphas_cumprod[-1] > 0),
+            "this schedule ends in pure noise, where this sampler is not defined; use ancestral or "
+            "ddim",
+        )
         scale = diffusion.schedule.sqrt_alphas_cumprod
         level = diffusion.schedule.sqrt_recipm1_alphas_cumprod
         total, result = diffusion.num_timesteps, x

@@ -26,7 +26,7 @@ def compiled(network: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
                 return fast(x, t)
             except Exception as error:  # if it was not the compiler's, the next line raises it
                 reason = str(error).strip().splitlines()[0]
-                log.warning("torch.compile failed, going on without it: %s", reason)
+                log.warning("torch.compile failed, continuing without it: %s", reason)
                 fast = None
         return network(x, t)
 

@@ -13,6 +13,10 @@ class Ema:
 
     Only parameters are averaged; buffers are copied as they are. As in the authors' code the
     average starts at the initial weights and the decay is constant.
+
+    Args:
+        network: which is copied; the copy is `Ema.network`.
+        decay: in [0, 1).
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,18 +16,16 @@ from ddpm.data.exact_files import save_png
 from ddpm.data.images import ImageSource, OnDevice
 from ddpm.data.loader import training_batches
 from ddpm.data.order import DataOrder
-from ddpm.errors import DdpmError, Diverged, check
+from ddpm.errors import Diverged
 from ddpm.figures.grid import image_grid
 from ddpm.likelihood.bound import stratified_bound
 from ddpm.likelihood.plan import Plan
-from ddpm.model import load
 from ddpm.runs.folder import RunFolder
 from ddpm.runs.log import RunLog, read_stats
 from ddpm.runtime import parallel
-from ddpm.runtime.atomic import write_text
-from ddpm.runtime.device import best_device
 from ddpm.runtime.progress import Progress
 from ddpm.training.divergence import LossWatch
+from ddpm.training.prepare import prepare_run
 from ddpm.training.signals import catch_signals
 from ddpm.training.state import TrainingState
 from ddpm.training.step import Loss, TrainingStep, learning_rate
@@ -103,8 +100,8 @@ def train(
         finally:
             session.close()
     complete = state.step >= config.training.steps
-    if complete and state.error is None:
-        measure(state, folder, images, progress)
+    if complete and state.denoising_error is None:
+        measure_and_save(state, folder, images, progress)
     return TrainingResult(
         folder.path,
         state.step,
@@ -112,53 +109,6 @@ def train(
         state.seconds,
         None if complete else stopped,
     )
-
-
-def prepare_run(
-    config: Config, images: ImageSource, run: RunFolder, resume: bool, loss: Loss | None = None
-) -> TrainingState:
-    """The state to start from: fresh, or the newest good checkpoint of `run`.
-
-    Raises:
-        DdpmError: the run exists and `resume` is off, or the other way round; or they do not fit;
-            or the configuration cannot be stored; or there is no room or no permission to write.
-    """
-    batch, processes = config.training.batch_size, parallel.size()
-    parts = processes * config.training.accumulate
-    check(
-        batch % parts == 0,
-        f"a batch of {batch} cannot be cut into {parts} equal parts (processes: {processes}, "
-        f"micro-batches of each: {config.training.accumulate}); change training.batch_size",
-    )
-    config = with_facts(config, images)
-    text = json.dumps(config.to_dict(), indent=2) + "\n"
-    state = TrainingState(config, images.format, best_device(), images.name, name_of_loss(loss))
-    if resume:
-        state.restore(run)
-    elif run.checkpoints():
-        raise DdpmError(f"{run.path} already holds a run; resume it, or choose another folder")
-    elif config.training.start_from is not None:
-        state.start_from(load(config.training.start_from, "cpu"))
-    if parallel.is_main():
-        write_text(run.config, text)
-        run.prepare(state.nbytes)
-    return state
-
-
-def with_facts(config: Config, images: ImageSource) -> Config:
-    """The configuration with the size and channels that square images really have."""
-    channels, height, width = images.format.shape
-    if height != width or channels not in (1, 3):
-        return config
-    return replace(config, data=replace(config.data, image_size=height, channels=channels))
-
-
-def name_of_loss(loss: Loss | None) -> str | None:
-    """The module and name of an own loss, so that a run is resumed with the same one."""
-    if loss is None:
-        return None
-    named = loss if hasattr(loss, "__qualname__") else type(loss)
-    return f"{named.__module__}.{named.__qualname__}"
 
 
 class Session:
@@ -192,14 +142,14 @@ class Session:
             if line["step"] <= state.step and "loss" in line
         ]
         self.watch = LossWatch(training, known, simple=loss is None and training.loss == "simple")
-        self.log = parallel.on_main(self._open_log)
+        self.run_log = parallel.on_main(self._open_run_log)
         self.throughput = Throughput(state)
         self.begun, self.earlier, self.first = time.monotonic(), state.seconds, state.step
         self.losses: list[Tensor] = []
         self.saved_at = state.step
         self.note = ""
 
-    def _open_log(self) -> RunLog:
+    def _open_run_log(self) -> RunLog:
         project = self.training.wandb_project
         curves = open_wandb(project, self.folder, self.state.config) if project else None
         return RunLog(self.folder, self.state.step, curves)
@@ -214,20 +164,20 @@ class Session:
         self.show()
         for images in saved_on_errors(parallel.lockstep(self.batches), self.save):
             self.losses.append(self.step(images))
-            state.error = None  # it was that of other weights
+            state.denoising_error = None  # it was that of other weights
             state.seconds = self.earlier + time.monotonic() - self.begun
             ended = state.step == training.steps
             due = state.step % training.save_every == 0
             stopped = self.stop_reason(signals)
             if state.step % training.log_every == 0 or due or ended or stopped:
-                self.report()
+                self.log_progress()
             if due or ended or stopped:
                 self.save()
             self.show()
             if training.sample_every and state.step % training.sample_every == 0:
                 draw_samples(state, self.folder)
                 if self.held_out is not None:
-                    self.write(bits_per_dim=estimate_bpd(state, self.held_out))
+                    self.log_values(bits_per_dim=estimate_bpd(state, self.held_out))
             if stopped:
                 return stopped
         return None
@@ -242,7 +192,7 @@ class Session:
             stopped = signals[0]
         return STOPS[parallel.all_reduce_max(STOPS.index(stopped))]
 
-    def report(self) -> None:
+    def log_progress(self) -> None:
         """Write the mean loss since the last report; refuse to go on if the run diverged."""
         state = self.state
         loss = self.watch.see(parallel.mean(torch.stack(self.losses)).tolist(), state.step)
@@ -250,14 +200,14 @@ class Session:
         seconds = time.monotonic() - self.begun
         rate = (state.step - self.first) * self.training.batch_size / seconds
         lr = learning_rate(self.training, state.step - 1)
-        self.write(loss=loss, lr=lr, **self.throughput.figures(rate))
+        self.log_values(loss=loss, lr=lr, **self.throughput.figures(rate))
         self.note = f": loss {loss:.4f}  {self.throughput.note(rate)}"
 
-    def write(self, **values: float) -> None:
+    def log_values(self, **values: float) -> None:
         """A line of the log."""
         with parallel.agreement():
-            if self.log is not None:
-                self.log.write(self.state.step, **values)
+            if self.run_log is not None:
+                self.run_log.write(self.state.step, **values)
 
     def show(self) -> None:
         """Tell how far the run is."""
@@ -272,20 +222,20 @@ class Session:
 
     def close(self) -> None:
         """Close the log."""
-        if self.log is not None:
-            self.log.close()
+        if self.run_log is not None:
+            self.run_log.close()
 
 
-def measure(
+def measure_and_save(
     state: TrainingState, run: RunFolder, images: ImageSource, progress: Progress | None
 ) -> None:
     """Measure the denoising error of a complete run, and store it in its checkpoint."""
     try:
-        state.error = state.model.measure(images, progress=progress)
+        state.denoising_error = state.model.measure(images, progress=progress)
     except KeyboardInterrupt:
         log.warning(
-            "%s is complete and saved, but its denoising error is not measured; ddpm measure does "
-            "it later",
+            "%s is complete and saved, but its denoising error is not measured; `ddpm measure` "
+            "does it later",
             run.path,
         )
         raise

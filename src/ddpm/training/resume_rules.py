@@ -60,7 +60,7 @@ def check_same_data(
     check(
         history.loss == now.loss,
         f"{path} was trained with the loss {history.loss or 'of its configuration'}, and now it is "
-        f"{now.loss or 'that of the configuration'}; pass train() the same one",
+        f"{now.loss or 'that of the configuration'}; resume with the same loss",
     )
 
 
@@ -93,7 +93,7 @@ def check_same_run(stored: Config, wanted: Config, path: Path) -> None:
         check(
             getattr(stored, group) == getattr(wanted, group),
             f"{path} was trained with other {group} settings; "
-            "resume with the preset and options that the run was started with",
+            "resume with the settings that the run was started with",
         )
     before, after = _flat(stored), _flat(wanted)
     changed = [name for name in before if before[name] != after[name] and name not in FREE]
@@ -106,7 +106,7 @@ def check_same_run(stored: Config, wanted: Config, path: Path) -> None:
             "another run; resume with the settings it was started with or choose another folder",
         )
         log.warning(
-            "%s is %s from now on and was %s, so the run ends elsewhere than it would have",
+            "%s is %s from now on and was %s, so the result differs from that of the original run",
             name,
             after[name],
             before[name],

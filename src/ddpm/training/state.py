@@ -12,9 +12,9 @@ from ddpm.config import Config
 from ddpm.data.images import ImageFormat
 from ddpm.errors import DdpmError, check
 from ddpm.likelihood.denoising_error import DenoisingError
-from ddpm.model import Ddpm, description
+from ddpm.model import Ddpm
 from ddpm.networks.sharding import full_tensor, is_sharded, shard, shard_like
-from ddpm.runs.checkpoint import Tensors, save_checkpoint
+from ddpm.runs.checkpoint import Tensors, description, save_checkpoint
 from ddpm.runs.folder import RunFolder, load_newest
 from ddpm.runs.history import History
 from ddpm.runtime import parallel
@@ -47,7 +47,7 @@ class TrainingState:
     seconds: float = 0.0
     images_before: int = 0
     seconds_before: float = 0.0
-    error: DenoisingError | None = None
+    denoising_error: DenoisingError | None = None
 
     def __post_init__(self) -> None:
         training = self.config.training
@@ -85,7 +85,13 @@ class TrainingState:
             averages = {name: full_tensor(v) for name, v in network.state_dict().items()}
             network = self._build().requires_grad_(False)
             network.load_state_dict(averages)
-        return Ddpm(self.config, self.format, network, history=self.history, error=self.error)
+        return Ddpm(
+            self.config,
+            self.format,
+            network,
+            history=self.history,
+            denoising_error=self.denoising_error,
+        )
 
     @property
     def nbytes(self) -> int:
@@ -109,8 +115,8 @@ class TrainingState:
                 tensors[f"{moment}.{name}"] = full_tensor(value)
         betas = self.config.diffusion.build().schedule.betas
         tensors["diffusion.betas"] = torch.from_numpy(betas.copy())
-        if self.error is not None:
-            tensors.update(self.error.tensors())
+        if self.denoising_error is not None:
+            tensors.update(self.denoising_error.tensors())
         parallel.on_main(lambda: self._write(run, tensors))
 
     def _write(self, run: RunFolder, tensors: Tensors) -> None:
@@ -169,7 +175,7 @@ class TrainingState:
             self.images_before = history.images_before
             self.seconds_before = history.seconds_before
             self.seconds = history.seconds - history.seconds_before
-            self.error = DenoisingError.from_tensors(tensors)
+            self.denoising_error = DenoisingError.from_tensors(tensors)
             optimizer = self.optimizer.state_dict()
             optimizer["state"] = {
                 i: self._moments(tensors, name, parameter)
@@ -180,8 +186,8 @@ class TrainingState:
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise DdpmError(
-                f"{path} does not hold a whole training state ({reason}), "
-                "so training cannot go on from it; resume from a checkpoint of a training run"
+                f"{path} does not hold a complete training state ({reason}), "
+                "so training cannot be resumed from it; resume from a checkpoint of a training run"
             ) from error
         self.optimizer.load_state_dict(optimizer)
 

@@ -73,7 +73,7 @@ class TrainingStep:
         self.network = averaging(state.network)
         forward = compiled(self.network) if training.compile else self.network
         self.denoiser = in_precision(forward, resolve_precision(training.precision, state.device))
-        mine = parallel.share(training.batch_size)
+        mine = parallel.local_range(training.batch_size)
         self.rows = slice(mine.start, mine.stop)
         self.flip = Randomness(training.seed, "flip")
         self.time = Randomness(training.seed, "timestep")

@@ -41,7 +41,7 @@ def forward_flops(network: nn.Module, shape: Shape) -> int:
 
 
 def training_flops(network: nn.Module, shape: Shape) -> int:
-    """Of one image of a training step: a forward pass, and a backward pass that costs twice it."""
+    """Of one image of a training step: a pass forward, and one backward, which costs twice that."""
     return 3 * forward_flops(network, shape)
 
 

@@ -38,7 +38,7 @@ def open_wandb(project: str, run: RunFolder, config: Config) -> Curves:
         )
     except wandb.Error as error:
         raise DdpmError(
-            f"Weights & Biases did not begin ({error}); run `wandb login`, set WANDB_MODE=offline, "
+            f"Weights & Biases did not start ({error}); run `wandb login`, set WANDB_MODE=offline, "
             "or leave out training.wandb_project"
         ) from error
     # Steps that a resumed run takes again would be refused if they were wandb's own axis.

@@ -1,0 +1,89 @@
+"""A trained model from its file, by path or by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddpm.config import Config
+from ddpm.data.images import ImageFormat
+from ddpm.diffusion.schedule import schedule_from_betas
+from ddpm.errors import DdpmError
+from ddpm.likelihood.denoising_error import DenoisingError
+from ddpm.model import Ddpm
+from ddpm.runs.checkpoint import Tensors, load_checkpoint, save_checkpoint
+from ddpm.runs.folder import load_newest
+from ddpm.runs.history import History
+from ddpm.runtime.device import Precision, best_device
+
+
+def model_from_checkpoint(tensors: Tensors, metadata: dict[str, Any], path: Path) -> Ddpm:
+    """Build the model that a checkpoint describes, with its averaged weights.
+
+    Raises:
+        DdpmError: it needs a kind that is not registered, or does not hold what it describes.
+    """
+    try:
+        image_format = ImageFormat(**metadata["images"])
+        config = Config.from_dict(metadata["config"])
+        network = config.build_network(image_format.shape)
+        weights = {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
+        network.load_state_dict(weights)
+        diffusion = config.diffusion.build()
+        if "diffusion.betas" in tensors:  # not in format 1
+            schedule = schedule_from_betas(tensors["diffusion.betas"].numpy())
+            diffusion = replace(diffusion, schedule=schedule)
+        history = History(**metadata["history"])
+        measured = DenoisingError.from_tensors(tensors)
+    except DdpmError as error:
+        raise DdpmError(f"{path} cannot be loaded: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DdpmError(f"{path} does not hold the model that it describes ({reason})") from error
+    return Ddpm(config, image_format, network.requires_grad_(False), diffusion, history, measured)
+
+
+def load(
+    path: str | Path,
+    device: str | torch.device | None = None,
+    precision: Precision | None = None,
+) -> Ddpm:
+    """Load a trained model.
+
+    Args:
+        path: a run's folder (its newest good checkpoint is taken), a safetensors file, or the name
+            of a model that comes with the package.
+        device: where to put it; a GPU if there is one by default.
+        precision: of the network, fp32 or bf16; what it was trained in by default.
+
+    Raises:
+        DdpmError: there is nothing there, or it is damaged, foreign, or needs a module to be
+            imported first.
+    """
+    file, tensors, metadata = load_newest(Path(path).expanduser())
+    model = model_from_checkpoint(tensors, metadata, file).to(device or best_device())
+    return model if precision is None else replace(model, precision=precision)
+
+
+def store_denoising_error(model: Ddpm, path: str | Path) -> Path:
+    """Add a model's denoising error to the file it was loaded from.
+
+    Args:
+        model: just measured.
+        path: what `load` was given.
+
+    Returns:
+        The file.
+
+    Raises:
+        DdpmError: the file cannot be written; it stays as it was.
+    """
+    assert model.denoising_error is not None
+    file, _, _ = load_newest(Path(path).expanduser())
+    tensors, metadata = load_checkpoint(file, training=True)
+    described = {key: metadata[key] for key in ("config", "images", "history")}
+    save_checkpoint(file, tensors | model.denoising_error.tensors(), described)
+    return file
