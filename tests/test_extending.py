@@ -51,6 +51,7 @@ def shortened(config):
     return replace(config, training=training, network=network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", DOORS)
 def test_what_comes_through_a_door_is_trained_resumed_loaded_sampled_measured_and_compressed(
     door, registered, tmp_path

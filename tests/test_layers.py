@@ -78,11 +78,21 @@ def test_the_page_shows_every_room(room_name):
     assert re.search(rf"^{room_name}(/|\.py|\b)", page, re.M)
 
 
+def documentation(tree):
+    """How many lines of a module are docstrings, also of fields."""
+    return sum(
+        node.end_lineno - node.lineno + 1
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    )
+
+
 def test_a_module_is_one_idea_and_a_function_can_be_seen_at_once():
     for name, path in modules():
         text = path.read_text(encoding="utf-8")
-        assert len(text.splitlines()) <= 330, name
-        for node in ast.walk(ast.parse(text)):
+        tree = ast.parse(text)
+        assert len(text.splitlines()) - documentation(tree) <= 280, name
+        for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef):
                 length = node.end_lineno - node.lineno + 1
                 assert length <= 60, f"{name}.{node.name} has {length} lines"

@@ -58,8 +58,10 @@ def test_what_a_type_checker_sees_is_what_there_is():
 def test_the_parts_are_reachable_without_importing_them():
     for part in ddpm._PARTS:
         assert inspect.ismodule(getattr(ddpm, part)), part
-    rooms = {p.stem for p in Path(ddpm.__file__).parent.iterdir() if not p.name.startswith("_")}
-    assert set(ddpm._PARTS) == rooms - {"py"}
+    home = Path(ddpm.__file__).parent
+    rooms = {path.parent.name for path in home.glob("*/__init__.py")}
+    modules = {path.stem for path in home.glob("[!_]*.py")}
+    assert set(ddpm._PARTS) == rooms | modules
 
 
 def loaded(statement):

@@ -115,6 +115,7 @@ def colours(n, seed):
     return tiny_images(n, channels=3, seed=seed)
 
 
+@pytest.mark.slow
 def test_another_process_with_other_threads_decodes(model, run, held_out, tmp_path):
     data = model.compress(list(held_out))
     (tmp_path / "file").write_bytes(data)

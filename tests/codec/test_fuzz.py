@@ -85,6 +85,7 @@ def files(model, held_out):
     ]
 
 
+@pytest.mark.slow
 def test_no_damage_ends_in_anything_but_images_or_a_sentence(model, files):
     random = np.random.default_rng(0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

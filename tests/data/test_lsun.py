@@ -190,7 +190,7 @@ def test_a_key_that_has_gone_is_a_sentence(tmp_path):
     lsun._handles.pop(images.folder)[1].close()
     with lmdb.open(str(folder)) as handle, handle.begin(write=True) as transaction:
         transaction.delete(b"k1")
-    with pytest.raises(DdpmError, match=r"image k1 of .* has gone"):
+    with pytest.raises(DdpmError, match=r"image k1 of .* has disappeared"):
         images[1]
 
 

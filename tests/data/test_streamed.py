@@ -81,6 +81,7 @@ def test_resuming_at_a_step_sees_what_the_whole_run_saw_there(both):
     assert torch.equal(torch.stack(rest), torch.stack(whole[5:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_set_that_was_read_here_can_be_read_in_another_process(both, method):
     memory, streaming = both

@@ -68,7 +68,7 @@ def test_a_respaced_chain_has_the_same_marginals():
     ("betas", "message"),
     [
         ([], "at least one"),
-        ([[0.1]], "vector"),
+        (np.array([[0.1]]), "vector"),
         ([0.1, float("nan")], "finite"),
         ([0.1, 0.0], r"betas\[1\] is 0"),
         ([-0.1, 0.2], r"betas\[0\] is -0.1"),

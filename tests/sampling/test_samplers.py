@@ -56,6 +56,7 @@ def test_ancestral_sampling_reproduces_gaussian_data(prediction, steps):
     moments_agree(x, n, slack=0.0 if steps == 1000 else 0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "steps", "slack"),
     [(Ddim(), 1000, 0.0), (DpmSolver(), 25, 0.02), (Langevin(corrections=10), 300, 0.03)],

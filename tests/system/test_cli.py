@@ -39,6 +39,7 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_train_resume_info_and_sample(tmp_path, capsys):
     out = tmp_path / "r"
     command = ["train", "digits", *TINY, "--out", str(out), "--training.steps"]
@@ -108,6 +109,7 @@ def test_dry_run_prints_everything_and_makes_nothing(preset, count, capsys, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_demo_writes_one_self_contained_page(tmp_path, monkeypatch, capsys):
     import ddpm.cli.demo as demo
 
@@ -217,6 +219,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(name, run, tmp_path, capsys, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_module_runs_as_a_program_and_reports_mistakes(tmp_path):
     command = [sys.executable, "-m", "ddpm", "sample", str(tmp_path / "none")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -225,6 +228,7 @@ def test_the_module_runs_as_a_program_and_reports_mistakes(tmp_path):
     assert "does not exist" in done.stderr
 
 
+@pytest.mark.slow
 def test_reproduce_trains_measures_and_tells_every_variant(tmp_path, capsys):
     options = ["--steps", "1", "--samples", "16", "--images", "1", "--out", str(tmp_path)]
     first = [TABLE2[0], TABLE2[7]]

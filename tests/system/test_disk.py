@@ -49,6 +49,7 @@ def filled_at(monkeypatch, step, path, left):
 
 
 # Room for nothing, for less than the log wants, and for the log but not for a checkpoint of 2.6 MB.
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [0, 100_000, 2_000_000])
 def test_a_disk_that_fills_up_leaves_the_older_checkpoint_and_one_sentence(
     mounted, monkeypatch, capfd, left

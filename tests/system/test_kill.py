@@ -32,6 +32,8 @@ ONE = [sys.executable, "-m", "ddpm"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TWO += ["-m", "ddpm"]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def processes():

@@ -81,6 +81,7 @@ def jump(state):
             parameter.mul_(10)
 
 
+@pytest.mark.slow
 def test_a_spike_stops_the_run_and_leaves_a_checkpoint_from_before(tmp_path, monkeypatch):
     # Windows of 5 steps of 64 images. The weights jump at the end of step 60, which is saved
     # before any loss shows it.

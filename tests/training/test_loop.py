@@ -1,4 +1,4 @@
-"""The training loop in detail: one step by hand, what stops it, and what a run leaves behind."""
+"""The training loop: resuming to the bit, what stops it, and what a run leaves behind."""
 
 import json
 import math
@@ -8,19 +8,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
-from ddpm.config import TrainingConfig
 from ddpm.data.folder import image_folder
-from ddpm.data.images import ImageFormat
 from ddpm.errors import DdpmError
 from ddpm.runs.folder import RunFolder
 from ddpm.runs.log import RunLog
-from ddpm.runtime.randomness import Randomness, derive_key
 from ddpm.training import loop, train
-from ddpm.training.state import TrainingState
-from ddpm.training.step import learning_rate
 from helpers import (
     checkpoint_path,
     checkpoints,
@@ -52,79 +46,6 @@ def at_step(monkeypatch, number, action):
         return loss
 
     monkeypatch.setattr(loop.TrainingStep, "__call__", call)
-
-
-# -- the learning rate ---------------------------------------------------------------------------
-
-
-def test_the_cosine_is_multiplied_by_the_warm_up():
-    training = TrainingConfig(lr=1.0, warmup=500, steps=1000, lr_decay="cosine")
-    assert learning_rate(training, 249) == pytest.approx(0.5 * (1 + math.cos(0.249 * math.pi)) / 2)
-
-
-# -- one step by hand ----------------------------------------------------------------------------
-
-
-def first_loss_by_hand(config, images, network, index):
-    """Algorithm 1's loss of step 0 in a few lines of its own (Eq. 4 and 14)."""
-    x = images.images[index].double() / 8 - 1  # 17 grey levels
-    slots = torch.arange(len(index))
-    if config.data.flip:
-        mirrored = Randomness(config.training.seed, "flip").integers(slots, 2, 0).bool()
-        x = torch.stack([p.flip(-1) if m else p for p, m in zip(x, mirrored, strict=True)])
-    t = Randomness(config.training.seed, "timestep").integers(slots, 20, 0)
-    noise = Randomness(config.training.seed, "noise").normal(slots, x.shape[1:], 0).double()
-    abar = torch.cumprod(1 - torch.linspace(1e-4, 0.2, 20, dtype=torch.float64), 0)[t]
-    abar = abar[:, None, None, None]
-    x_t = abar.sqrt() * x + (1 - abar).sqrt() * noise
-    return F.mse_loss(network(x_t.float(), t), noise.float())
-
-
-def initial_network(config):
-    """The network as a run of this configuration begins with it."""
-    facts = ImageFormat(1, 8, 8, 17)
-    return TrainingState(config, facts, torch.device("cpu")).network
-
-
-@pytest.mark.parametrize("flip", [False, True])
-def test_the_loss_of_step_0_is_the_one_computed_by_hand(tmp_path, flip):
-    config = tiny_config(steps=1, flip=flip, batch_size=8)
-    images = tiny_images(8)
-    order = torch.Generator().manual_seed(derive_key(0, "order", 0))
-    index = torch.randperm(8, generator=order)
-    network = initial_network(config)
-    expected = first_loss_by_hand(config, images, network, index).item()
-    train(config, images, tmp_path)
-    (line,) = stats_of(tmp_path)
-    assert line["step"] == 1
-    assert line["loss"] == pytest.approx(expected, rel=1e-5)
-    assert 0.5 < expected < 1.5  # the fresh network predicts about nothing of unit noise
-
-
-def test_the_first_step_is_adams_with_the_clipped_gradient(tmp_path):
-    # Adam's first step is -lr g / (|g| + eps), g being the gradient scaled to norm `grad_clip`.
-    config = tiny_config(steps=1, batch_size=8, warmup=4, lr=4e-3, grad_clip=1e-3)
-    images = tiny_images(8)
-    order = torch.Generator().manual_seed(derive_key(0, "order", 0))
-    network = initial_network(config)
-    first_loss_by_hand(config, images, network, torch.randperm(8, generator=order)).backward()
-    norm = math.sqrt(sum(p.grad.double().square().sum().item() for p in network.parameters()))
-    assert norm > 1e-3
-    stored = tensors_of(train(config, images, tmp_path))
-    for name, parameter in network.named_parameters():
-        g = parameter.grad.double() * (1e-3 / norm)
-        torch.testing.assert_close(
-            stored[f"exp_avg.{name}"].double(), 0.1 * g, rtol=1e-3, atol=1e-9
-        )
-        torch.testing.assert_close(
-            stored[f"exp_avg_sq.{name}"].double(), 1e-3 * g**2, rtol=1e-3, atol=1e-15
-        )
-        clear = g.abs() > 1e-7  # elsewhere eps and rounding decide
-        moved = (stored[f"network.{name}"] - parameter.detach()).double()
-        expected = -1e-3 * g / (g.abs() + 1e-8)
-        torch.testing.assert_close(moved[clear], expected[clear], rtol=5e-2, atol=2e-7)
-        shadow = (stored[f"ema.{name}"] - parameter.detach()).double()
-        torch.testing.assert_close(shadow, 0.1 * moved, rtol=1e-3, atol=2e-7)
 
 
 # -- resuming ------------------------------------------------------------------------------------
@@ -313,3 +234,51 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
     (tmp_path / "stats.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
     assert stats_of(tmp_path) == [{"step": 1, "loss": 2.0}]
     assert stats_of(tmp_path / "nowhere") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.1, "flip": True}])
+def test_resuming_gives_bit_identical_weights(tmp_path, options):
+    config, images = tiny_config(steps=200, **options), tiny_images(n=30)
+    train(config, images, tmp_path / "whole")
+    train(with_training(config, steps=100), images, tmp_path / "parts")
+    train(config, images, tmp_path / "parts", resume=True)
+    whole, parts = tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert not any(torch.equal(whole[k], whole[k.replace("network", "ema")])
+                   for k in whole if k.startswith("network.conv_out.w"))  # fmt: skip
+    assert [line["step"] for line in stats_of(tmp_path / "parts")] == list(range(5, 201, 5))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_had_happened(tmp_path, number):
+    config, images = tiny_config(), tiny_images()
+
+    class Interrupting(type(images)):
+        def __getitem__(self, indices):
+            Interrupting.reads += 1
+            if Interrupting.reads == 7:
+                os.kill(os.getpid(), number)
+            return super().__getitem__(indices)
+
+        def to(self, device):
+            return self
+
+    Interrupting.reads = 0
+    source = Interrupting(images.images, 17, "noise")
+    result = train(config, source, tmp_path / "parts")
+    assert (result.stopped, result.step) == (signal.Signals(number).name, 7)
+    assert result.checkpoint.is_file()
+    train(config, images, tmp_path / "parts", resume=True)
+    train(config, images, tmp_path / "whole")
+    whole, parts = tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_training_lowers_the_loss(tmp_path):
+    config = tiny_config(steps=300, log_every=50, lr=3e-3)
+    train(config, tiny_images(n=4, seed=3), tmp_path)
+    losses = [line["loss"] for line in stats_of(tmp_path)]
+    assert losses[-1] < 0.7 * losses[0]

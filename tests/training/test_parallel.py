@@ -30,6 +30,8 @@ TINY = [
     *("--training.sample-every", "0", "--training.log-every", "1"),
 ]
 
+pytestmark = pytest.mark.slow
+
 
 def launch(processes, *command, **variables):
     """Start `command` in several processes, as torchrun does; its output is text."""

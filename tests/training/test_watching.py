@@ -92,7 +92,7 @@ def test_watch_once_prints_one_frame(half_way, capsys):
     shown = capsys.readouterr().out
     for words in (
         "40 of 100 (40.0%)",
-        "loss        0.0250, smoothed 0.0340",
+        "0.0250, smoothed 0.0340",
         "16 images/s",
         "0:00:30",
         "step-00000030.safetensors, 1:02:0",

@@ -53,12 +53,7 @@ def open_data(
 
     batches = find_batches(path)
     if batches is not None:
-        check(
-            (size, channels) == (32, 3),
-            f"CIFAR-10 images are 32x32 RGB, but {size}x{size} with {channels} channels is asked "
-            "for; set data.image_size 32 and data.channels 3",
-        )
-        return cifar10_batches(batches, split)
+        return _cifar10(batches, split, size, channels)
 
     if is_lmdb(path):
         check(
@@ -86,6 +81,16 @@ def _single_file(path: Path, split: Split, image_size: int, channels: int) -> Im
     check(path.suffix == ".parquet", f"{path} is no folder and no Parquet file; name its folder")
     check(split == "train", f"{path} has no test split; name a folder with test-*.parquet")
     return parquet_images([path], image_size, channels, path.stem)
+
+
+def _cifar10(folder: Path, split: Split, image_size: int, channels: int) -> ImageSource:
+    """CIFAR-10's python batches, which have one size and colour."""
+    check(
+        (image_size, channels) == (32, 3),
+        f"CIFAR-10 images are 32x32 RGB, but {image_size}x{image_size} with {channels} channels is "
+        "asked for; set data.image_size 32 and data.channels 3",
+    )
+    return cifar10_batches(folder, split)
 
 
 def _of_split(files: list[Path], folder: Path, split: Split) -> list[Path]:

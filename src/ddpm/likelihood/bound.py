@@ -107,7 +107,7 @@ def evaluate_bound(
     check(n > 0, "there are no images to evaluate")
     check(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
     randomness = Randomness(seed, "bound")
-    terms, xstart_mse, eps_mse = (torch.zeros(n, steps, dtype=torch.float64) for _ in range(3))
+    measured = torch.zeros(3, n, steps, dtype=torch.float64)  # terms, errors of x_0 and of eps
     prior = torch.zeros(n, dtype=torch.float64)
     calls = itertools.count()  # dealt out to the processes one by one
     counter = Counter(progress, n * steps, "bits/dim")
@@ -120,24 +120,30 @@ def evaluate_bound(
             prior[rows] = prior_bpd(diffusion, x_start).double().cpu()
             for i, timestep in enumerate(diffusion.schedule.timesteps):
                 if parallel.is_mine(next(calls)):
-                    t = torch.full((len(index),), i, device=index.device)
-                    noise = randomness.normal(index, tuple(x_start.shape[1:]), int(timestep))
-                    x_t = diffusion.q_sample(x_start, t, noise)
-                    term, p = vb_term(diffusion, denoiser, x_start, x_t, t, image_format.levels)
-                    epsilon = diffusion.epsilon_from_xstart(p.pred_xstart, x_t, t)
-                    terms[rows, i] = term.double().cpu()
-                    error = mean_over_dims((x_start - p.pred_xstart) ** 2)
-                    xstart_mse[rows, i] = error.double().cpu()
-                    eps_mse[rows, i] = mean_over_dims((noise - epsilon) ** 2).double().cpu()
+                    noise = randomness.normal(index, image_format.shape, int(timestep))
+                    found = _measure(diffusion, denoiser, x_start, noise, i, image_format.levels)
+                    measured[:, rows, i] = found.cpu()
                 counter.advance(len(index))
-    parallel.all_reduce_sum(terms, xstart_mse, eps_mse)
-    return Bound(
-        terms.numpy(),
-        prior.numpy(),
-        xstart_mse.numpy(),
-        eps_mse.numpy(),
-        diffusion.schedule.timesteps,
-    )
+    parallel.all_reduce_sum(measured)
+    terms, xstart_mse, eps_mse = measured.numpy()
+    return Bound(terms, prior.numpy(), xstart_mse, eps_mse, diffusion.schedule.timesteps)
+
+
+def _measure(
+    diffusion: GaussianDiffusion,
+    denoiser: Denoiser,
+    x_start: Tensor,
+    noise: Tensor,
+    i: int,
+    grey_levels: int,
+) -> Float[Tensor, "3 b"]:
+    """The term of time index i, and the squared errors of the predicted x_0 and noise."""
+    t = torch.full((len(x_start),), i, device=x_start.device)
+    x_t = diffusion.q_sample(x_start, t, noise)
+    term, p = vb_term(diffusion, denoiser, x_start, x_t, t, grey_levels)
+    epsilon = diffusion.epsilon_from_xstart(p.pred_xstart, x_t, t)
+    xstart_mse = mean_over_dims((x_start - p.pred_xstart) ** 2)
+    return torch.stack([term, xstart_mse, mean_over_dims((noise - epsilon) ** 2)]).double()
 
 
 def stratified_bound(
