@@ -192,8 +192,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         check_settings(ch, ch_mult, num_res_blocks, dropout, norm_groups)
-        self.in_channels = in_channels
-        self.ch = ch
+        self.in_channels, self.ch = in_channels, ch
         self.activation_checkpointing = False
         self.divisor = 2 ** (len(ch_mult) - 1)
         self.check_size(*image_size)
@@ -208,8 +207,7 @@ class UNet(nn.Module):
         self.conv_in = conv(in_channels, ch)
 
         side, c, skips = min(image_size), ch, [ch]
-        self.down = nn.ModuleList()
-        self.downsamples = nn.ModuleList()
+        self.down, self.downsamples = nn.ModuleList(), nn.ModuleList()
         for level, mult in enumerate(ch_mult):
             blocks = nn.ModuleList()
             for _ in range(num_res_blocks):
@@ -226,8 +224,7 @@ class UNet(nn.Module):
         self.middle_attention = Attention(c, norm_groups)
         self.middle2 = ResBlock(c, c, temb, dropout, norm_groups)
 
-        self.up = nn.ModuleList()
-        self.upsamples = nn.ModuleList()
+        self.up, self.upsamples = nn.ModuleList(), nn.ModuleList()
         for level, mult in reversed(list(enumerate(ch_mult))):
             blocks = nn.ModuleList()
             for _ in range(num_res_blocks + 1):
