@@ -17,6 +17,7 @@ from ddpm import registry
 from ddpm.cli import main
 from ddpm.config import Config
 from ddpm.errors import DdpmError
+from ddpm.runs.checkpoint import load_checkpoint, save_checkpoint
 from helpers import tensors_of, tiny_config, tiny_images, tiny_model
 from typecheck import unchecked
 
@@ -153,6 +154,7 @@ def test_an_unknown_kind_says_which_module_to_import(registered, tmp_path):
     [
         ({"network": {"kind": "unet", "wings": 2}}, r"unknown setting network\.wings"),
         ({"network": {"kind": "dit"}}, "unknown network 'dit'; choose from unet"),
+        ({"sampling": {}}, "unknown part 'sampling'"),
         ({"diffusion": {"kind": "gaussian", "schedule": "steep"}}, "unknown schedule 'steep'"),
         ({"training": {"loss": "l1"}}, "loss must be one of simple, vlb, hybrid"),
     ],
@@ -184,6 +186,30 @@ def test_settings_that_cannot_be_stored_are_refused():
         assert (
             replace(tiny_config(), network=Odd((1, (2, 3)))).to_dict()["network"]["kind"] == "odd"
         )
+
+
+def test_a_tensor_that_nobody_knows_is_refused(tmp_path):
+    path = tmp_path / "m.safetensors"
+    tiny_model().save(path)
+    tensors, metadata = load_checkpoint(path)
+    save_checkpoint(path, {**tensors, "guidance.weight": torch.ones(2)}, metadata)
+    with pytest.raises(DdpmError, match=r"guidance\.weight' is nothing that"):
+        ddpm.load(path)
+
+
+def test_what_is_no_source_is_one_sentence(tmp_path):
+    with unchecked(), pytest.raises(DdpmError, match=r"a Tensor is no data source.*MemoryImages"):
+        ddpm.train(tiny_config(), torch.zeros(3, 1, 8, 8, dtype=torch.uint8), tmp_path)
+
+
+def test_a_registered_sampler_may_be_a_function(registered):
+    @ddpm.register("sampler", "still")
+    def still(diffusion, denoiser, x, noise, *, start=None, callback=None):
+        return x
+
+    model = tiny_model()
+    noise = model.noise(torch.arange(2), 0)(20)
+    assert torch.equal(model.sample(2, sampler="still"), model.format.from_unit(noise))
 
 
 def test_a_name_is_given_once(registered):

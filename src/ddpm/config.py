@@ -285,6 +285,10 @@ class Config:
             DdpmError: a kind or setting is not known; says which module to import.
         """
         groups = {}
+        known = {group.name for group in dataclasses.fields(Config)}
+        unknown = sorted(set(stored) - known)
+        if unknown:
+            raise DdpmError(f"the stored configuration has the unknown part '{unknown[0]}'")
         for group in dataclasses.fields(Config):
             values = dict(stored.get(group.name, {}))
             kind = next((kind for kind in KINDS if kind == group.name), None)

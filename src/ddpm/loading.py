@@ -11,13 +11,16 @@ import torch
 from ddpm.config import Config
 from ddpm.data.images import ImageFormat
 from ddpm.diffusion.schedule import schedule_from_betas
-from ddpm.errors import DdpmError
-from ddpm.likelihood.denoising_error import DenoisingError
+from ddpm.errors import DdpmError, check
+from ddpm.likelihood.denoising_error import PREFIX, DenoisingError
 from ddpm.model import Ddpm
-from ddpm.runs.checkpoint import Tensors, load_checkpoint, save_checkpoint
+from ddpm.runs.checkpoint import TRAINING, Tensors, load_checkpoint, save_checkpoint
 from ddpm.runs.folder import load_newest
 from ddpm.runs.history import History
 from ddpm.runtime.device import Precision, best_device
+
+# What the names of a checkpoint's tensors begin with.
+KNOWN = ("ema.", "diffusion.betas", PREFIX, *(f"{prefix}." for prefix in TRAINING))
 
 
 def model_from_checkpoint(tensors: Tensors, metadata: dict[str, Any], path: Path) -> Ddpm:
@@ -32,6 +35,8 @@ def model_from_checkpoint(tensors: Tensors, metadata: dict[str, Any], path: Path
         network = config.build_network(image_format.shape)
         weights = {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
         network.load_state_dict(weights)
+        for name in tensors:
+            check(name.startswith(KNOWN), f"'{name}' is nothing that this version of ddpm knows")
         diffusion = config.diffusion.build()
         if "diffusion.betas" in tensors:  # not in format 1
             schedule = schedule_from_betas(tensors["diffusion.betas"].numpy())

@@ -31,8 +31,8 @@ def register(kind: Kind, name: str) -> Callable[[T], T]:
 
     Args:
         kind: network or diffusion (a frozen dataclass of settings with a method `build`), sampler
-            (a class with the signature of `ddpm.Sampler`, made without arguments), or preset (a
-            function without arguments that returns a `ddpm.Config`).
+            (a function of the signature of `ddpm.Sampler`, or a class whose instances are such), or
+            preset (a function without arguments that returns a `ddpm.Config`).
         name: unique within the kind.
 
     Raises:

@@ -50,6 +50,7 @@ def test_any_number_of_steps_is_exact(model, held_out, steps):
     assert all_equal(model.decompress(data).images, list(held_out[:3]))
 
 
+@pytest.mark.slow
 def test_every_cut_of_a_single_file_decodes(model, held_out):
     for image in held_out[:3]:
         data = model.compress([image])
@@ -66,6 +67,7 @@ def test_every_cut_of_a_single_file_decodes(model, held_out):
                 model.decompress(data[:size])
 
 
+@pytest.mark.slow
 def test_an_archive_gets_better_with_every_tenth_of_it(model, held_out):
     data = model.compress(list(held_out), steps=10)
     errors = []
@@ -151,6 +153,7 @@ def test_a_machine_that_never_repeats_itself_still_writes_a_file_that_decodes(
     assert len(part.images) == 4
 
 
+@pytest.mark.slow
 def test_a_damaged_payload_is_told_and_not_shown_as_exact(model, held_out):
     data = bytearray(model.compress(list(held_out[:2])))
     told = []
@@ -236,6 +239,7 @@ def test_what_cannot_be_compressed_is_refused(model, name):
         model.compress(images, **options)
 
 
+@pytest.mark.slow
 def test_a_header_cannot_ask_for_more_memory_than_a_file_may_hold(model):
     own = fingerprint(model)
     huge = [
@@ -264,6 +268,7 @@ def test_progress_ends_at_its_own_total(model, held_out):
     assert {total for _, total in done} == {12}
 
 
+@pytest.mark.slow
 def test_the_figures_of_the_codec_add_up(model, held_out):
     figures = measure_codec(model, held_out[:6], steps=4, single=2, fractions=(0.5, 1.0))
     assert sum(figures.split().values()) == pytest.approx(8 * figures.archive / (6 * 64))

@@ -48,6 +48,7 @@ def test_one_image_and_a_part_of_its_file(run, folder, tmp_path, capsys):
     assert "not exact" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_evaluate_codec_writes_the_figures(run, tmp_path, capsys):
     out = tmp_path / "e"
     options = ["--images", "6", "--steps", "4", "--out", str(out)]

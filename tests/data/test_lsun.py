@@ -82,6 +82,7 @@ def test_an_empty_database_is_refused(tmp_path):
         open_path(write_database(tmp_path / "e_train_lmdb", []))
 
 
+@pytest.mark.slow
 def test_a_truncated_database_is_a_sentence_and_not_a_crash(tmp_path):
     """LMDB maps the file: to touch a page that is missing would kill the process (SIGBUS)."""
     rng = np.random.default_rng(0)

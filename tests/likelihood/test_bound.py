@@ -114,6 +114,7 @@ def toy(diffusion):
     return denoise, images.repeat_interleave(counts, dim=0), entropy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large", "analytic"])
 @pytest.mark.parametrize("steps", [200, 12])
 def test_the_bound_is_never_below_the_entropy_of_the_data(variance, steps):

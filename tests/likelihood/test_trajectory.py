@@ -190,6 +190,7 @@ def test_a_denoising_error_is_exact_where_measured_and_geometric_between():
     assert alone.at(np.array([0, 0])).reshape(-1).tolist() == [0.3, 0.3]
 
 
+@pytest.mark.slow
 def test_pixels_priced_in_groups_cost_what_they_cost_one_by_one():
     schedule = make_schedule(timesteps=30)
     spread = np.exp(np.random.default_rng(0).normal(0, 0.7, (30, 1001)))

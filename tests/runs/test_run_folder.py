@@ -36,6 +36,7 @@ def notices(caplog):
 # -- the newest good checkpoint ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ruin", [damage, lambda path: path.write_bytes(b"")])
 def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(tmp_path, ruin, caplog):
     config, images = tiny_config(), tiny_images()
@@ -119,6 +120,7 @@ def test_a_run_begins_by_clearing_its_leftovers(tmp_path):
 # -- time, pictures that break -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_time_of_a_run_is_not_rounded_at_each_stop(tmp_path):
     result = train(tiny_config(steps=2), tiny_images(), tmp_path)
     stored = load_checkpoint(result.checkpoint)[1]["history"]["seconds"]

@@ -45,6 +45,7 @@ def moments_agree(x, n, mean=MEAN, covariance=COVARIANCE, slack=0.0):
     assert torch.allclose(torch.cov(x.T), covariance, atol=error + slack)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "previous_mean", "v_prediction"])
 @pytest.mark.parametrize("steps", [1000, 200])
 def test_ancestral_sampling_reproduces_gaussian_data(prediction, steps):

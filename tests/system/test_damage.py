@@ -183,6 +183,7 @@ def test_a_description_of_the_wrong_kind_is_one_sentence(saved, part, value, cap
     assert mistake(["info", saved], capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda data: b"", lambda data: data[: len(data) // 2]])
 def test_a_run_is_not_resumed_from_a_damaged_checkpoint(tmp_path, make, capsys):
     command = ["train", "digits", *TINY, "--out", tmp_path / "run"]

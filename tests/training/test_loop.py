@@ -51,6 +51,7 @@ def at_step(monkeypatch, number, action):
 # -- resuming ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_dropout_and_flips_do_change_the_weights(tmp_path):
     plain, dropped, flipped = (
         tensors_of(train(tiny_config(steps=3, **options), tiny_images(), tmp_path / str(i)))
@@ -101,6 +102,7 @@ def test_a_second_signal_does_not_wait_for_the_step_to_end(tmp_path, monkeypatch
         train(tiny_config(), tiny_images(), tmp_path)
 
 
+@pytest.mark.slow
 def test_max_minutes_saves_and_the_rest_can_be_resumed(tmp_path):
     config, images = tiny_config(steps=12), tiny_images()
     whole = train(config, images, tmp_path / "whole")

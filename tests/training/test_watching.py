@@ -145,6 +145,7 @@ def test_plot_draws_the_curves_of_a_run(half_way, tmp_path, capsys):
     assert (tmp_path / "other.png").read_bytes() == (half_way / "curves.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_every_panel_shows_its_curve(half_way):
     lines = stats_of(half_way)
     whole = np.asarray(run_curves(lines))

@@ -4,6 +4,9 @@ A sampler is made with what is special about it and then called:
 `Ddim(eta=0.5)(diffusion, denoiser, x, noise)`.
 """
 
+import inspect
+from typing import cast
+
 from ddpm.registry import lookup
 from ddpm.sampling.ancestral import Ancestral
 from ddpm.sampling.base import Callback, NoiseSource, Sampler, SampleState
@@ -18,7 +21,10 @@ def get_sampler(sampler: str | Sampler) -> Sampler:
     Raises:
         DdpmError: the name is unknown; lists the known ones.
     """
-    return lookup("sampler", sampler)() if isinstance(sampler, str) else sampler
+    if not isinstance(sampler, str):
+        return sampler
+    found = lookup("sampler", sampler)
+    return cast(Sampler, found() if inspect.isclass(found) else found)
 
 
 __all__ = [

@@ -26,6 +26,11 @@ def prepare_run(
         DdpmError: the run exists and `resume` is off, or the other way round; or they do not fit;
             or the configuration cannot be stored; or there is no room or no permission to write.
     """
+    check(
+        isinstance(images, ImageSource),
+        f"a {type(images).__name__} is no data source: it needs name, format, __len__ and "
+        "__getitem__ (ddpm.ImageSource); ddpm.MemoryImages makes one of a uint8 tensor",
+    )
     batch, processes = config.training.batch_size, parallel.size()
     parts = processes * config.training.accumulate
     check(

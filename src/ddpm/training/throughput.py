@@ -70,7 +70,7 @@ class Throughput:
                 outline = config.build_network(state.format.shape)
             self.per_image = training_flops(outline, state.format.shape)
         except Exception as error:  # it is somebody's own network, which may do anything
-            log.warning("the network's arithmetic cannot be counted (%s)", error)
+            log.warning("the network's arithmetic cannot be counted: %s", str(error).split("\n")[0])
         precision = resolve_precision(config.training.precision, state.device)
         peak = peak_flops(state.device, precision)
         self.peak = None if peak is None else peak * processes
