@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import UInt8
@@ -25,12 +25,7 @@ from ddpm.likelihood.plan import Plan
 from ddpm.runs.checkpoint import Tensors, description, save_checkpoint
 from ddpm.runs.history import History
 from ddpm.runtime import parallel
-from ddpm.runtime.device import (
-    Precision,
-    in_channels_last,
-    in_precision,
-    resolve_precision,
-)
+from ddpm.runtime.device import Precision, in_channels_last, in_precision, resolve_precision
 from ddpm.runtime.progress import Counter, Progress
 from ddpm.runtime.randomness import Randomness
 from ddpm.sampling import Callback, Sampler, get_sampler
@@ -97,7 +92,7 @@ class Ddpm:
 
         return call
 
-    def _precision(self) -> Any:
+    def _precision(self) -> Literal["fp32", "bf16"]:
         """fp32 or bf16."""
         return resolve_precision(self.precision or "auto", self.device)
 

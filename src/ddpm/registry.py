@@ -43,8 +43,8 @@ def register(kind: Kind, name: str) -> Callable[[T], T]:
     def keep(thing: T) -> T:
         known = _registered[kind].setdefault(name, thing)
         check(
-            _place(known) == _place(thing),
-            f"the {kind} '{name}' is registered already, by {'.'.join(_place(known))}; choose "
+            qualified_name(known) == qualified_name(thing),
+            f"the {kind} '{name}' is registered already, by {qualified_name(known)}; choose "
             "another name",
         )
         _registered[kind][name] = thing  # a module that is loaded anew brings its new class
@@ -88,7 +88,7 @@ def name_of(kind: Kind, thing: type) -> str:
         if known is thing:
             return name
     raise DdpmError(
-        f"{'.'.join(_place(thing))} cannot be stored, since it has no name; put "
+        f"{qualified_name(thing)} cannot be stored, since it has no name; put "
         f'@ddpm.register("{kind}", "a-name") above the class'
     )
 
@@ -123,6 +123,7 @@ def import_module(name: str) -> Any:
         ) from error
 
 
-def _place(thing: Any) -> tuple[str, str]:
-    """Module and name of a class or function."""
-    return thing.__module__, thing.__qualname__
+def qualified_name(thing: Any) -> str:
+    """Module and name of a class or function, or of the class of anything else."""
+    named = thing if hasattr(thing, "__qualname__") else type(thing)
+    return f"{named.__module__}.{named.__qualname__}"

@@ -127,7 +127,7 @@ def test_the_last_image_is_stood_in_for_by_the_first(form, tmp_path):
 def test_three_broken_images_in_a_row_end_the_run_with_a_sentence(
     form, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(streamed, "TRIED", 10)  # every 40th of 400
+    monkeypatch.setattr(streamed, "PROBED", 10)  # every 40th of 400
     values = [flat(i % 250) for i in range(400)]
     values[201:204] = [b"", values[0][:40], b"not an image"]
     streaming = open_form(form, WRITERS[form](tmp_path / form, values), memory_limit=0)

@@ -14,7 +14,7 @@ from ddpm.errors import Damaged, DdpmError
 from ddpm.loading import load
 from ddpm.runs.checkpoint import HEADER, load_checkpoint
 from ddpm.runs.folder import KEEP, RunFolder, load_newest
-from ddpm.runtime.atomic import check_room, free_bytes
+from ddpm.runtime.atomic import check_free_space, free_bytes
 from ddpm.training import train
 from ddpm.training.state import TrainingState
 from helpers import checkpoint_path, checkpoints, tensors_of, tiny_config, tiny_images, tiny_model
@@ -207,9 +207,9 @@ def with_free(monkeypatch, free):
 
 def test_room_is_looked_up_where_the_file_would_be(tmp_path):
     assert free_bytes(tmp_path / "a" / "b") == pytest.approx(shutil.disk_usage(tmp_path).free, 0.1)
-    check_room(tmp_path / "a" / "b", 10)
+    check_free_space(tmp_path / "a" / "b", 10)
     with pytest.raises(DdpmError, match=r"it needs 9,000,000\.0 GB and .* are free"):
-        check_room(tmp_path / "a" / "b", 9 * 10**15)
+        check_free_space(tmp_path / "a" / "b", 9 * 10**15)
 
 
 def test_a_disk_that_will_not_last_is_told_at_the_start(tmp_path, monkeypatch, caplog):

@@ -217,7 +217,7 @@ def test_pictures_that_break_while_workers_read_them_are_one_sentence(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr("ddpm.data.open.image_folder", partial(image_folder, memory_limit=0))
-    monkeypatch.setattr("ddpm.data.streamed.TRIED", 10)  # every fifth of 50: none of the broken
+    monkeypatch.setattr("ddpm.data.streamed.PROBED", 10)  # every fifth of 50: none of the broken
     folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)

@@ -102,7 +102,7 @@ def test_watch_once_prints_one_frame(half_way, capsys):
 
 
 def test_watch_ends_by_itself_when_the_run_is_complete(half_way, monkeypatch, capsys):
-    monkeypatch.setattr("ddpm.cli.watch.EVERY", 0.02)
+    monkeypatch.setattr("ddpm.cli.watch.REFRESH_SECONDS", 0.02)
     timer = threading.Timer(0.2, lambda: checkpoint_path(half_way, 100).write_text("x"))
     timer.start()
     begun = time.monotonic()

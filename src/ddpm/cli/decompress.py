@@ -37,8 +37,8 @@ def run(argv: Sequence[str]) -> int:
     path, rest = positional(rest, "a file after the run", "decompress")
     args = parse(Decompress, rest, f"decompress {name or 'RUN'} {path or 'FILE'}")
     out = args.out.expanduser()
-    whole = read(Path(path).expanduser())
-    data = beginning(whole, args.bytes, args.fraction)
+    everything = read(Path(path).expanduser())
+    data = prefix(everything, args.bytes, args.fraction)
     file = parse_file(data)
     check(
         file.header.count == 1 or out.suffix != ".png",
@@ -51,7 +51,7 @@ def run(argv: Sequence[str]) -> int:
     reached = f"after {result.steps} of {file.header.steps} steps, not exact"
     count = len(result.images)
     say(
-        f"{count:,} image{'s' * (count > 1)} from {len(data):,} of {len(whole):,} bytes, "
+        f"{count:,} image{'s' * (count > 1)} from {len(data):,} of {len(everything):,} bytes, "
         f"{'exact' if result.exact else reached}: {out}"
     )
     return 0
@@ -63,7 +63,7 @@ def read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def beginning(data: bytes, size: int | None, fraction: float | None) -> bytes:
+def prefix(data: bytes, size: int | None, fraction: float | None) -> bytes:
     """The first bytes of a file that --bytes or --fraction asks for."""
     check(size is None or fraction is None, "give --bytes or --fraction, not both")
     check(size is None or size >= 1, f"--bytes must be at least 1, got {size}")

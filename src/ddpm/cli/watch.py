@@ -19,7 +19,7 @@ from ddpm.cli.parse import parse, positional
 from ddpm.runs.folder import RunFolder
 from ddpm.runs.status import RunStatus, run_status
 
-EVERY = 2.0  # seconds between two looks
+REFRESH_SECONDS = 2.0  # seconds between two looks
 BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         with Live(frame(name, status), console=console, auto_refresh=False) as live:
             while not status.complete:
-                time.sleep(EVERY)
+                time.sleep(REFRESH_SECONDS)
                 status = run_status(folder)
                 live.update(frame(name, status), refresh=True)
     except KeyboardInterrupt:

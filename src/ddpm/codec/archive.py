@@ -31,7 +31,7 @@ class Decompressed:
     Args:
         images: uint8 grey levels, [c, h, w] each.
         exact: they are what was compressed, to the last bit.
-        steps: how many of the K steps the bytes reached; K for a whole file.
+        steps: how many of the K steps the bytes reached; K for a complete one.
     """
 
     images: list[Image]
@@ -171,14 +171,14 @@ def decompress(
     check(header.steps <= model.max_steps, "the header of the file is damaged")
     if header.steps == 0:
         images = _stored(file.payload, sizes, image_format.channels)
-        exact = file.is_whole and zlib.crc32(pixel_bytes(images)) == header.pixels
+        exact = file.is_complete and zlib.crc32(pixel_bytes(images)) == header.pixels
         result = Decompressed(images, exact, 0)
     else:
         real = masks(sizes, image_format.shape)
         counter = Counter(progress, header.steps * len(real), "decompressing")
         result = _read(Walk(model, header.steps, real, counter), file, sizes, sample)
     check(
-        result.exact or not file.is_whole,
+        result.exact or not file.is_complete,
         "the file is complete but does not decode to the original pixels: it is damaged, or this "
         "machine's arithmetic differs from that of the machine that wrote it",
     )
@@ -188,9 +188,9 @@ def decompress(
 def _read(walk: Walk, file: File, sizes: Sizes, sample: bool = False) -> Decompressed:
     """What a receiver makes of a file that is coded by the model."""
     with threads(file.header.threads):
-        received = receive(walk, file.payload, file.is_whole, sample)
+        received = receive(walk, file.payload, file.is_complete, sample)
     images = join(received.tiles, sizes, walk.model.format.shape)
-    exact = file.is_whole and zlib.crc32(pixel_bytes(images)) == file.header.pixels
+    exact = file.is_complete and zlib.crc32(pixel_bytes(images)) == file.header.pixels
     return Decompressed(images, exact, received.steps)
 
 

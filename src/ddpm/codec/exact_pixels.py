@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-EIGHTHS = 8
+FRACTIONS = 8  # of a grey level that means are rounded to, and of an octave that scales are
 SCALE_BITS = 4
 SCALES = 2.0 ** (np.arange(-8, 8) / 8)  # of which the encoder names the best, in SCALE_BITS
 SMALLEST = 0.05  # scale in grey levels; below it everything sits in one level anyway
@@ -32,9 +32,9 @@ class PixelModel:
 
     def __init__(self, xstart: Array, mse: Array, grey_levels: int, scale: int) -> None:
         half = (grey_levels - 1) / 2
-        self.means = np.round((xstart + 1) * half * EIGHTHS) / EIGHTHS
+        self.means = np.round((xstart + 1) * half * FRACTIONS) / FRACTIONS
         scales = np.maximum(np.sqrt(mse) * half * SCALES[scale], SMALLEST)
-        self.scales = 2.0 ** (np.round(np.log2(scales) * EIGHTHS) / EIGHTHS)
+        self.scales = 2.0 ** (np.round(np.log2(scales) * FRACTIONS) / FRACTIONS)
         self.family = constriction.stream.model.QuantizedGaussian(0, grey_levels - 1)
 
     def encode(self, pixels: NDArray[np.int32]) -> bytes:

@@ -67,7 +67,7 @@ class File(NamedTuple):
     payload: bytes
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether nothing of the payload is missing."""
         return len(self.payload) == self.header.length
 

@@ -186,7 +186,7 @@ class Received:
     """What a payload, whole or not, says.
 
     Args:
-        tiles: the pixels: exact where the payload is whole, else the best guess.
+        tiles: the pixels: exact where the payload is complete, else the best guess.
         steps: how many of the K steps arrived; the exact pixels are the last of them.
     """
 
@@ -194,13 +194,13 @@ class Received:
     steps: int
 
 
-def receive(walk: Walk, payload: bytes, whole: bool, sample: bool = False) -> Received:
+def receive(walk: Walk, payload: bytes, complete: bool, sample: bool = False) -> Received:
     """Algorithm 4: the tiles, from as much of the payload as there is.
 
     Args:
         walk: of both sides.
         payload: what arrived.
-        whole: nothing of it is missing.
+        complete: nothing of it is missing.
         sample: complete a partial payload by DDIM, which looks real, instead of by the predicted
             x_0, which errs least.
 
@@ -225,10 +225,10 @@ def receive(walk: Walk, payload: bytes, whole: bool, sample: bool = False) -> Re
         if scale is None:
             return Received(_likely(walk, x, index) if sample else guess, steps)
     model = PixelModel(*walk.pixel_statistics(p), walk.model.format.levels, scale)
-    values = _known_pixels(model, bits.remaining_bytes(), whole)
+    values = _known_pixels(model, bits.remaining_bytes(), complete)
     flat = guess.reshape(-1).numpy()
     flat[np.flatnonzero(walk.flat)[: len(values)]] = values.astype(np.uint8)
-    return Received(torch.from_numpy(flat).reshape(guess.shape), steps + whole)
+    return Received(torch.from_numpy(flat).reshape(guess.shape), steps + complete)
 
 
 def _receive_step(walk: Walk, index: int, bits: BitReader) -> tuple[Tree, np.ndarray]:
@@ -256,10 +256,10 @@ def _likely(walk: Walk, x: Tensor, index: int) -> UInt8[Tensor, "n c h w"]:
     return walk.pixels(torch.cat(batches))
 
 
-def _known_pixels(model: PixelModel, code: bytes, whole: bool) -> np.ndarray:
+def _known_pixels(model: PixelModel, code: bytes, complete: bool) -> np.ndarray:
     """The pixels of a code; of a cut one, those that the missing bytes cannot change any more."""
     values = model.decode(code)
-    if whole:
+    if complete:
         return values
     other = model.decode(code, b"\xff")
     values = values[: len(other)]

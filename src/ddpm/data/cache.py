@@ -22,7 +22,7 @@ def cache_folder() -> Path:
 def cached(kind: str, sources: Sequence[Path], build: Callable[[Path], object]) -> Path:
     """The file that `build` makes out of `sources`; made again once one of them has changed.
 
-    Whether it has is told from its place, its size and the time it was written. Of several
+    Whether it has is seen from its path, its size and the time it was written. Of several
     processes that want the file at the same time one makes it and the others wait.
 
     Args:

@@ -16,7 +16,7 @@ from ddpm.data.images import EncodedImages
 from ddpm.errors import DdpmError
 
 MAX_BROKEN = 0.01
-# What Pillow raises on damaged data; anything else is our own mistake and must surface.
+# What Pillow raises on damaged data; anything else is a bug and must surface.
 BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 

@@ -32,21 +32,21 @@ class Packed:
     """The strings of a file by `write_packed`, memory-mapped: processes share one copy.
 
     Raises:
-        DdpmError: the file is not whole.
+        DdpmError: the file is not complete.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         size = path.stat().st_size
-        whole = size >= 2 * WORD
-        if whole:
+        intact = size >= 2 * WORD
+        if intact:
             self._bytes = np.memmap(path, np.uint8, "r")
             count = int(self._bytes[-WORD:].view("<i8")[0])
-            whole = 0 <= count <= size // WORD - 2
-        if whole:
+            intact = 0 <= count <= size // WORD - 2
+        if intact:
             self._offsets = self._bytes[-WORD * (count + 2) : -WORD].view("<i8")
-            whole = int(self._offsets[-1]) + WORD * (count + 2) == size
-        check(whole, f"{path} is damaged; delete it and it will be rebuilt")
+            intact = int(self._offsets[-1]) + WORD * (count + 2) == size
+        check(intact, f"{path} is damaged; delete it and it will be rebuilt")
 
     def __reduce__(self) -> tuple[type[Packed], tuple[Path]]:
         return Packed, (self.path,)  # another process maps the file anew

@@ -15,8 +15,8 @@ from ddpm.errors import DdpmError, check
 
 log = logging.getLogger("ddpm")
 MEMORY_LIMIT = 2 * 2**30  # bytes of pixels up to which a set is held in memory
-TRIED = 200  # images of a streamed set that are decoded before it is accepted
-STAND_INS = 3  # images in a row that may be tried in place of one
+PROBED = 200  # images of a streamed set that are decoded before it is accepted
+SUBSTITUTES = 3  # images in a row that may be tried in place of one
 
 
 @dataclass
@@ -52,7 +52,7 @@ class StreamedImages:
         Raises:
             DdpmError: its bytes cannot be read, or it and the next ones are all broken.
         """
-        for candidate in range(index, index + STAND_INS):
+        for candidate in range(index, index + SUBSTITUTES):
             candidate %= len(self)
             data = self.encoded[candidate]
             try:
@@ -66,7 +66,7 @@ class StreamedImages:
                         type(error).__name__,
                     )
         raise DdpmError(
-            f"{self.encoded.describe(index)} and the {STAND_INS - 1} images after it cannot be "
+            f"{self.encoded.describe(index)} and the {SUBSTITUTES - 1} images after it cannot be "
             "decoded; repair the data and resume"
         )
 
@@ -85,7 +85,7 @@ def open_encoded(
     """The pixels of `encoded`: in memory, without what is broken, or streamed.
 
     Raises:
-        DdpmError: there are none, or more than 1% are broken; of a streamed set `TRIED` images
+        DdpmError: there are none, or more than 1% are broken; of a streamed set `PROBED` images
             are looked at.
     """
     count = len(encoded)
@@ -97,6 +97,6 @@ def open_encoded(
         if broken:
             log.warning("skipped %d of %d images", len(broken), count)
         return MemoryImages(torch.stack(images), name=encoded.name)
-    tried = min(count, TRIED)
+    tried = min(count, PROBED)
     decode_many(encoded, [i * count // tried for i in range(tried)], image_size, channels)
     return StreamedImages(encoded, image_size, channels)

@@ -24,7 +24,7 @@ from ddpm.data.images import ImageFormat
 from ddpm.errors import Damaged, DdpmError, check
 from ddpm.runs import format1
 from ddpm.runs.history import History
-from ddpm.runtime.atomic import atomically, check_room
+from ddpm.runtime.atomic import atomically, check_free_space
 
 FORMAT = 2
 TRAINING = ("network", "exp_avg", "exp_avg_sq")  # prefixes of what only training needs
@@ -63,7 +63,7 @@ def save_checkpoint(path: Path, tensors: Tensors, metadata: dict[str, Any]) -> N
     Raises:
         DdpmError: there is no room for it, or no permission to write there.
     """
-    check_room(path, sum(tensor.nbytes + HEADER for tensor in tensors.values()))
+    check_free_space(path, sum(tensor.nbytes + HEADER for tensor in tensors.values()))
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     described = {"format": FORMAT, **metadata}
     header = {"ddpm": json.dumps({**described, **checksums(plain, described)})}

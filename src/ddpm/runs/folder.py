@@ -12,7 +12,7 @@ from ddpm.errors import Damaged, check
 from ddpm.pretrained import pretrained
 from ddpm.runs import format1
 from ddpm.runs.checkpoint import Tensors, load_checkpoint
-from ddpm.runtime.atomic import as_text, check_room, check_writable, free_bytes
+from ddpm.runtime.atomic import check_free_space, check_writable, format_bytes, free_bytes
 
 KEEP = 2  # checkpoints of a run that are kept
 
@@ -74,7 +74,7 @@ class RunFolder:
         self.clear_partial_files()
         folder = self.checkpoint(0).parent
         check_writable(folder)
-        check_room(folder, size)
+        check_free_space(folder, size)
         # While the newest is written, those that are kept are still there.
         wanted = size * (KEEP + 1 - min(len(self.checkpoints()), KEEP))
         free = free_bytes(folder)
@@ -82,9 +82,9 @@ class RunFolder:
             log.warning(
                 "not enough disk space for the whole run: checkpoints still need %s in %s, where "
                 "%s are free",
-                as_text(wanted),
+                format_bytes(wanted),
                 folder,
-                as_text(free),
+                format_bytes(free),
             )
 
     def clear_partial_files(self) -> None:

@@ -6,9 +6,11 @@ import json
 from typing import Any, Protocol, runtime_checkable
 
 from ddpm.runs.folder import RunFolder
-from ddpm.runtime.atomic import check_room, write_text
+from ddpm.runtime.atomic import check_free_space, write_text
 
-ROOM = 1 << 20  # bytes left on a disk when the log refuses to grow, so that it can still be closed
+MIN_FREE_BYTES = (
+    1 << 20
+)  # bytes left on a disk when the log refuses to grow, so that it can still be closed
 
 
 @runtime_checkable
@@ -49,7 +51,7 @@ class RunLog:
         Raises:
             DdpmError: the disk is all but full.
         """
-        check_room(self.path, ROOM)
+        check_free_space(self.path, MIN_FREE_BYTES)
         self.file.write(json.dumps({"step": step, **values}) + "\n")
         self.file.flush()
         for name, value in values.items():

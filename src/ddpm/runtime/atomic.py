@@ -24,12 +24,12 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def as_text(size: int) -> str:
+def format_bytes(size: int) -> str:
     """A number of bytes for people: 571.2 MB."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
-def check_room(path: Path, needed: int) -> None:
+def check_free_space(path: Path, needed: int) -> None:
     """Refuse to begin writing `needed` bytes to `path` where less is free.
 
     A quota is not seen here; then the write itself fails, and leaves nothing half-written.
@@ -40,7 +40,8 @@ def check_room(path: Path, needed: int) -> None:
     free = free_bytes(path)
     check(
         free >= needed,
-        f"cannot write {path} (it needs {as_text(needed)} and {as_text(free)} are free); {ADVICE}",
+        f"cannot write {path} (it needs {format_bytes(needed)} and {format_bytes(free)} are free); "
+        f"{ADVICE}",
     )
 
 

@@ -9,6 +9,7 @@ from ddpm.config import Config
 from ddpm.data.images import ImageSource
 from ddpm.errors import DdpmError, check
 from ddpm.loading import load
+from ddpm.registry import qualified_name
 from ddpm.runs.folder import RunFolder
 from ddpm.runtime import parallel
 from ddpm.runtime.atomic import write_text
@@ -40,7 +41,8 @@ def prepare_run(
     )
     config = with_facts(config, images)
     text = json.dumps(config.to_dict(), indent=2) + "\n"
-    state = TrainingState(config, images.format, best_device(), images.name, name_of_loss(loss))
+    name = None if loss is None else qualified_name(loss)
+    state = TrainingState(config, images.format, best_device(), images.name, name)
     if resume:
         state.restore(run)
     elif run.checkpoints():
@@ -59,11 +61,3 @@ def with_facts(config: Config, images: ImageSource) -> Config:
     if height != width or channels not in (1, 3):
         return config
     return replace(config, data=replace(config.data, image_size=height, channels=channels))
-
-
-def name_of_loss(loss: Loss | None) -> str | None:
-    """The module and name of an own loss, so that a run is resumed with the same one."""
-    if loss is None:
-        return None
-    named = loss if hasattr(loss, "__qualname__") else type(loss)
-    return f"{named.__module__}.{named.__qualname__}"
