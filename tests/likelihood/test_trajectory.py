@@ -143,6 +143,9 @@ def test_wrong_use_gives_a_sentence():
     for plan in (Plan(3, "optimal"), Plan(variance="analytic")):
         with pytest.raises(DdpmError, match="has not been measured"):
             plan.chain(whole, None)
+    for trajectory in ((), (0, 4)):
+        with pytest.raises(DdpmError, match="must rise to T - 1 = 9"):
+            Plan(trajectory=trajectory).chain(whole, None)
     with pytest.raises(DdpmError, match="increase and lie in"):
         Plan(trajectory=(3, 1, 9)).chain(whole, None)
     with pytest.raises(DdpmError, match="denoising error"):

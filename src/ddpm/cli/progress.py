@@ -19,7 +19,10 @@ from rich.text import Text
 
 from ddpm.runtime.progress import Progress
 
-UNITS = {"training": "steps", "sampling": "network calls"}  # others count network evaluations
+EVALUATIONS = ("bits/dim", "measuring denoising error", "compressing", "decompressing")
+UNITS = {"training": " steps", "sampling": " network calls"} | dict.fromkeys(
+    EVALUATIONS, " evaluations"
+)
 
 
 class RateColumn(ProgressColumn):
@@ -31,8 +34,8 @@ class RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Empty until there is something to measure."""
         speed = task.finished_speed or task.speed
-        unit = UNITS.get(task.description, "evaluations")
-        return Text("" if speed is None else f"{speed:,.1f} {unit}/s")
+        unit = UNITS.get(task.description, "")
+        return Text("" if speed is None else f"{speed:,.1f}{unit}/s")
 
 
 def bars() -> Bars:

@@ -164,7 +164,8 @@ def decompress(
     check(
         header.model == model.fingerprint,
         f"this file needs the model with fingerprint {header.model:06x}, and this one has "
-        f"{model.fingerprint:06x}; load the model it was compressed with",
+        f"{model.fingerprint:06x}; load the model it was compressed with, in the version of ddpm "
+        "that wrote it",
     )
     sizes: Sizes = header.sizes or (image_format.shape[1:],) * header.count
     check_size(image_format, sizes, "this file")

@@ -89,11 +89,16 @@ class Plan:
         self, diffusion: GaussianDiffusion, error: DenoisingError | None
     ) -> Timesteps | Sequence[int] | None:
         """The timesteps to visit; None for all."""
+        total = diffusion.num_timesteps
         if not isinstance(self.trajectory, str):
+            check(
+                self.trajectory[-1:] == (total - 1,),
+                f"the timesteps must rise to T - 1 = {total - 1}, where there is noise only; got "
+                f"{self.trajectory}",
+            )
             return self.trajectory
         if self.steps is None:
             return None
-        total = diffusion.num_timesteps
         if self.trajectory == "even":
             return even_timesteps(total, self.steps)
         if self.trajectory == "quadratic":
