@@ -372,6 +372,40 @@ def test_a_preset_that_is_none_is_one_sentence(tmp_path, monkeypatch, capsys):
     assert main(["--import"]) == 2
 
 
+SCRIPT = """
+    from dataclasses import dataclass
+    from pathlib import Path
+    import torch
+    import ddpm
+
+    @ddpm.register("network", "third-unet")
+    @dataclass(frozen=True)
+    class Third(ddpm.UNetConfig):
+        pass
+
+    def loss(diffusion, denoiser, x_start, t, noise):
+        return denoiser(diffusion.q_sample(x_start, t, noise), t).flatten(1).square().mean(1)
+
+    if __name__ == "__main__":
+        images = ddpm.MemoryImages(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), 17, "grey")
+        network = Third(ch=8, ch_mult=(1,), norm_groups=4, num_res_blocks=1, dropout=0.0)
+        config = ddpm.Config(network=network, diffusion=ddpm.DiffusionConfig(timesteps=20),
+                             training=ddpm.TrainingConfig(steps=2, batch_size=4))
+        ddpm.train(config, images, Path(__file__).parent / "run", loss=loss)
+"""
+
+
+@pytest.mark.slow
+def test_what_a_script_registers_is_known_by_the_scripts_name(tmp_path):
+    (tmp_path / "my_script.py").write_text(textwrap.dedent(SCRIPT))
+    script = [sys.executable, "my_script.py"]
+    subprocess.run(script, cwd=tmp_path, check=True, capture_output=True)
+    assert "(my_script;" in run(tmp_path, "info", "run").stderr
+    shown = run(tmp_path, "--import", "my_script", "info", "run")
+    assert shown.returncode == 0, shown.stderr
+    assert "my_script.loss" in shown.stdout
+
+
 def test_measure_stores_the_error_in_the_models_own_file(tmp_path, capsys):
     path = tmp_path / "m.safetensors"
     tiny_model().save(path)

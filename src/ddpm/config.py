@@ -20,7 +20,7 @@ from ddpm.diffusion.losses import LossType
 from ddpm.diffusion.schedule import ScheduleName, make_schedule, schedule_from_betas
 from ddpm.errors import DdpmError, check
 from ddpm.networks.unet import UNet
-from ddpm.registry import Kind, lookup, name_of, register
+from ddpm.registry import Kind, lookup, module_of, name_of, register
 from ddpm.runtime.device import Precision
 
 RENAMED = {"training.wandb": "wandb_project"}  # settings of older checkpoints
@@ -257,7 +257,7 @@ class Config:
             if kind is not None:
                 values = {"kind": name_of(kind, type(settings)), **values}
                 if not type(settings).__module__.startswith("ddpm."):
-                    values["module"] = type(settings).__module__
+                    values["module"] = module_of(type(settings))
             else:
                 expected = PLAIN[group.name]
                 check(

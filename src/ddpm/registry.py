@@ -14,6 +14,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ddpm.errors import DdpmError, check
@@ -123,7 +124,15 @@ def import_module(name: str) -> Any:
         ) from error
 
 
+def module_of(thing: Any) -> str:
+    """The module to import for a class or function; of one that a script defines, the script's."""
+    if thing.__module__ != "__main__":
+        return str(thing.__module__)
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    return Path(script).stem if script else "__main__"
+
+
 def qualified_name(thing: Any) -> str:
     """Module and name of a class or function, or of the class of anything else."""
     named = thing if hasattr(thing, "__qualname__") else type(thing)
-    return f"{named.__module__}.{named.__qualname__}"
+    return f"{module_of(named)}.{named.__qualname__}"

@@ -77,7 +77,8 @@ def atomically(path: Path, write: Callable[[Path], object], advice: str = ADVICE
         partial.touch()
         mode = partial.stat().st_mode
         write(partial)
-        partial.chmod(mode)  # safetensors would let nobody else read the file
+        with contextlib.suppress(OSError):  # some file systems have no modes
+            partial.chmod(mode)  # safetensors would let nobody else read the file
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
