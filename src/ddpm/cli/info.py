@@ -28,7 +28,7 @@ def run(argv: Sequence[str]) -> int:
     measured = (
         "not measured"
         if model.denoising_error is None
-        else f"on {model.denoising_error.images:,} images"
+        else f"measured on {model.denoising_error.images:,} images"
     )
     table.add_row("denoising error", measured)
     for group, settings in {**model.config.to_dict(), "history": asdict(model.history)}.items():

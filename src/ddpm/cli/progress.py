@@ -19,7 +19,7 @@ from rich.text import Text
 
 from ddpm.runtime.progress import Progress
 
-EVALUATIONS = ("bits/dim", "measuring denoising error", "compressing", "decompressing")
+EVALUATIONS = ("bits/dim", "denoising error", "compressing", "decompressing")
 UNITS = {"training": " steps", "sampling": " network calls"} | dict.fromkeys(
     EVALUATIONS, " evaluations"
 )

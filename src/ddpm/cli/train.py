@@ -17,8 +17,9 @@ from ddpm.cli.parse import SHORT, as_flags, parse, positional, say
 from ddpm.cli.progress import progress_bar
 from ddpm.config import Config, DataConfig
 from ddpm.data import ImageSource
-from ddpm.errors import DdpmError
+from ddpm.errors import DdpmError, check
 from ddpm.registry import names
+from ddpm.runs.folder import RunFolder
 from ddpm.runtime import parallel
 from ddpm.training.loop import TrainingResult, train
 from ddpm.training.presets import get_preset
@@ -51,6 +52,10 @@ def run(argv: Sequence[str]) -> int:
     if args.dry_run:
         say(json.dumps(config.to_dict(), indent=2), parameters)
         return 0
+    check(
+        args.resume or not RunFolder(out).checkpoints(),
+        f"{out} already holds a run; add --resume to go on with it, or choose another --out",
+    )
     with parallel.agreement():
         source = open_split(config.data, "train")
         held_out = open_held_out(config.data)

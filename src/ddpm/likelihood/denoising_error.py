@@ -150,7 +150,7 @@ def measure_denoising_error(
     randomness = Randomness(0, "errors")  # the word decides the numbers
     times = measured_timesteps(diffusion.num_timesteps)
     n, shape = len(images), image_format.shape
-    counter = Counter(progress, n * len(times), "measuring denoising error")
+    counter = Counter(progress, n * len(times), "denoising error")
     x_start = image_format.to_unit(images)
     mse = torch.zeros(len(times), *shape, dtype=torch.float64)
     decoder = torch.zeros(len(times), dtype=torch.float64)
