@@ -135,6 +135,56 @@ def test_a_class_with_a_name_comes_back_as_itself(registered, tmp_path):
     assert model.diffusion.schedule.betas[-1] == 0.5
 
 
+class Tied(torch.nn.Module):
+    """One weight under two names, a buffer, and no name that a U-Net has."""
+
+    def __init__(self, channels, out_channels):
+        super().__init__()
+        self.a = torch.nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.b = torch.nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.b.weight = self.a.weight
+        self.register_buffer("calls", torch.tensor(0))
+
+    def forward(self, x, t):
+        if self.training:
+            self.calls += 1
+        return self.a(x) + self.b(torch.rand_like(x) * x)
+
+
+@dataclass(frozen=True)
+class TiedConfig:
+    """Its settings: none."""
+
+    def build(self, shape, out_channels):
+        return Tied(shape[0], out_channels)
+
+
+def test_any_module_is_trained_and_resumed_to_the_same_bits(registered, tmp_path):
+    """Tied weights, buffers, random numbers in the forward pass."""
+    ddpm.register("network", "tied")(TiedConfig)
+    config = replace(tiny_config(steps=8, save_every=4), network=TiedConfig())
+    half = replace(config, training=replace(config.training, steps=4))
+    ddpm.train(config, tiny_images(), tmp_path / "whole")
+    ddpm.train(half, tiny_images(), tmp_path / "parts")
+    ddpm.train(config, tiny_images(), tmp_path / "parts", resume=True)
+    whole, parts = tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts")
+    for name in whole:
+        if not name.startswith("denoising_error"):  # it draws random numbers too
+            assert torch.equal(whole[name], parts[name]), name
+    assert int(whole["network.calls"]) == 8
+    assert torch.equal(whole["ema.a.weight"], whole["ema.b.weight"])
+    network = ddpm.load(tmp_path / "parts").network
+    assert network.a.weight is network.b.weight
+
+
+def test_a_network_that_cannot_recompute_its_activations_says_so(registered, tmp_path):
+    ddpm.register("network", "tied")(TiedConfig)
+    config = replace(tiny_config(activation_checkpointing=True), network=TiedConfig())
+    with pytest.raises(DdpmError, match="Tied has no attribute activation_checkpointing"):
+        ddpm.train(config, tiny_images(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_kind_says_which_module_to_import(registered, tmp_path):
     @ddpm.register("network", "flat")
     @dataclass(frozen=True)

@@ -64,10 +64,21 @@ def save_checkpoint(path: Path, tensors: Tensors, metadata: dict[str, Any]) -> N
         DdpmError: there is no room for it, or no permission to write there.
     """
     check_free_space(path, sum(tensor.nbytes + HEADER for tensor in tensors.values()))
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain = _apart({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     described = {"format": FORMAT, **metadata}
     header = {"ddpm": json.dumps({**described, **checksums(plain, described)})}
     atomically(path, lambda partial: save_file(plain, partial, metadata=header))
+
+
+def _apart(tensors: Tensors) -> Tensors:
+    """The same tensors, none in the memory of another: safetensors refuses tied weights."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return apart
 
 
 def load_checkpoint(path: Path, training: bool = False) -> tuple[Tensors, dict[str, Any]]:

@@ -15,7 +15,7 @@ from ddpm.runtime import parallel
 from ddpm.runtime.atomic import write_text
 from ddpm.runtime.device import best_device
 from ddpm.training.state import TrainingState
-from ddpm.training.step import Loss
+from ddpm.training.step import Loss, recompute_activations
 
 
 def prepare_run(
@@ -49,6 +49,7 @@ def prepare_run(
         raise DdpmError(f"{run.path} already holds a run; resume it, or choose another folder")
     elif config.training.start_from is not None:
         state.start_from(load(config.training.start_from, "cpu"))
+    recompute_activations(state.network, config.training.activation_checkpointing)
     if parallel.is_main():
         write_text(run.config, text)
         run.prepare(state.nbytes)

@@ -69,7 +69,6 @@ class TrainingStep:
         self.state, self.training = state, training
         self.own_loss = loss
         self.diffusion = state.config.diffusion.build()
-        recompute_activations(state.network, training.activation_checkpointing)
         self.network = averaging(state.network)
         forward = compiled(self.network) if training.compile else self.network
         self.denoiser = in_precision(forward, resolve_precision(training.precision, state.device))
