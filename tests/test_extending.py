@@ -15,6 +15,7 @@ import ddpm.sampling
 import ddpm.training  # what comes along is registered before a test adds to it
 from ddpm import registry
 from ddpm.cli import main
+from ddpm.cli.train import count_parameters
 from ddpm.config import Config
 from ddpm.errors import DdpmError
 from ddpm.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -175,6 +176,31 @@ def test_any_module_is_trained_and_resumed_to_the_same_bits(registered, tmp_path
     assert torch.equal(whole["ema.a.weight"], whole["ema.b.weight"])
     network = ddpm.load(tmp_path / "parts").network
     assert network.a.weight is network.b.weight
+
+
+class LooksAtItself(Tied):
+    """Cannot exist without numbers."""
+
+    def __init__(self, channels, out_channels):
+        super().__init__(channels, out_channels)
+        self.scale = float(self.a.weight.abs().max().item())
+
+
+@dataclass(frozen=True)
+class LooksConfig:
+    """Its settings: none."""
+
+    def build(self, shape, out_channels):
+        return LooksAtItself(shape[0], out_channels)
+
+
+def test_a_network_that_looks_at_its_numbers_is_counted_and_trained(registered, tmp_path, caplog):
+    ddpm.register("network", "looks")(LooksConfig)
+    config = replace(tiny_config(steps=2), network=LooksConfig())
+    assert count_parameters(config) == 9 + 1 + 1
+    ddpm.train(config, tiny_images(), tmp_path)
+    assert "arithmetic cannot be counted" in caplog.text
+    assert ddpm.load(tmp_path).num_parameters == 11
 
 
 def test_a_network_that_cannot_recompute_its_activations_says_so(registered, tmp_path):

@@ -212,3 +212,14 @@ def test_the_betas_in_the_file_are_those_that_are_used(tmp_path):
     model.save(tmp_path / "m.safetensors")
     found = load(tmp_path / "m.safetensors").diffusion.schedule.betas
     assert np.array_equal(found, betas)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_without_images_is_refused(size):
+    images = tiny_images().images
+    with pytest.raises(DdpmError, match=f"batch_size must be at least 1, got {size}"):
+        tiny_model().bound(images, batch_size=size)
+    with pytest.raises(DdpmError, match=f"batch_size must be at least 1, got {size}"):
+        tiny_model().measure(images, batch_size=size)
+    with pytest.raises(DdpmError, match=f"number of images must be at least 1, got {size}"):
+        tiny_model().measure(images, count=size)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import UInt8
@@ -22,7 +22,7 @@ from ddpm.errors import DdpmError, check
 from ddpm.likelihood.bound import Bound, evaluate_bound
 from ddpm.likelihood.denoising_error import IMAGES, DenoisingError, measure_denoising_error
 from ddpm.likelihood.plan import Plan
-from ddpm.runs.checkpoint import Tensors, description, save_checkpoint
+from ddpm.runs.checkpoint import description, model_tensors, save_checkpoint
 from ddpm.runs.history import History
 from ddpm.runtime import parallel
 from ddpm.runtime.device import Precision, in_channels_last, in_precision, resolve_precision
@@ -333,19 +333,10 @@ class Ddpm:
         Raises:
             DdpmError: there is no room for it, or no permission to write there.
         """
-        save_checkpoint(Path(path), self.tensors(), self.describe())
-
-    def tensors(self) -> Tensors:
-        """What a file holds of the model: averaged weights, betas, denoising error."""
-        tensors = {f"ema.{name}": value for name, value in self.network.state_dict().items()}
-        tensors["diffusion.betas"] = torch.from_numpy(self.diffusion.schedule.betas.copy())
-        return tensors | (
-            self.denoising_error.tensors() if self.denoising_error is not None else {}
-        )
-
-    def describe(self) -> dict[str, Any]:
-        """What a file's metadata says of the model."""
-        return description(self.config, self.format, self.history)
+        weights = self.network.state_dict()
+        tensors = model_tensors(weights, self.diffusion, self.denoising_error)
+        described = description(self.config, self.format, self.history)
+        save_checkpoint(Path(path), tensors, described)
 
 
 def _numbered(callback: Callback, first: int) -> Callback:

@@ -21,7 +21,9 @@ from torch import Tensor
 
 from ddpm.config import Config
 from ddpm.data.images import ImageFormat
+from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.errors import Damaged, DdpmError, check
+from ddpm.likelihood.denoising_error import DenoisingError
 from ddpm.runs import format1
 from ddpm.runs.history import History
 from ddpm.runtime.atomic import atomically, check_free_space
@@ -148,3 +150,18 @@ def description(config: Config, image_format: ImageFormat, history: History) -> 
         "images": asdict(image_format),
         "history": asdict(history),
     }
+
+
+def model_tensors(
+    weights: Tensors, diffusion: GaussianDiffusion, error: DenoisingError | None
+) -> Tensors:
+    """What a file holds of a model: averaged weights, betas and, if measured, denoising error.
+
+    Args:
+        weights: the state of the network, by name.
+        diffusion: the whole chain.
+        error: the denoising error.
+    """
+    tensors = {f"ema.{name}": value for name, value in weights.items()}
+    tensors["diffusion.betas"] = torch.from_numpy(diffusion.schedule.betas.copy())
+    return tensors | (error.tensors() if error else {})

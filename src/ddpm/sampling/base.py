@@ -79,6 +79,19 @@ def reverse_indices(diffusion: GaussianDiffusion, start: int | None) -> Iterator
     return iter(range(start, -1, -1))
 
 
+def refuse_pure_noise(diffusion: GaussianDiffusion) -> None:
+    """For samplers that divide by sqrt(abar_T).
+
+    Raises:
+        DdpmError: it is 0.
+    """
+    check(
+        bool(diffusion.schedule.alphas_cumprod[-1] > 0),
+        "this schedule ends in pure noise, where this sampler is not defined; use ancestral or "
+        "ddim",
+    )
+
+
 def predict(
     diffusion: GaussianDiffusion,
     denoiser: Denoiser,

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
-from ddpm.errors import check
 from ddpm.registry import register
-from ddpm.sampling.base import Callback, NoiseSource, predict, reverse_indices
+from ddpm.sampling.base import Callback, NoiseSource, predict, refuse_pure_noise, reverse_indices
 
 
 @register("sampler", "dpm-solver")
@@ -34,11 +33,7 @@ class DpmSolver:
         callback: Callback | None = None,
     ) -> Tensor:
         """See `ddpm.Sampler`."""
-        check(
-            bool(diffusion.schedule.alphas_cumprod[-1] > 0),
-            "this schedule ends in pure noise, where this sampler is not defined; use ancestral or "
-            "ddim",
-        )
+        refuse_pure_noise(diffusion)
         schedule = diffusion.schedule
         alpha, sigma = schedule.sqrt_alphas_cumprod, schedule.sqrt_one_minus_alphas_cumprod
         previous: Tensor | None = None

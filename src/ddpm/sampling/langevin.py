@@ -12,7 +12,7 @@ from torch import Tensor
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.errors import check
 from ddpm.registry import register
-from ddpm.sampling.base import Callback, NoiseSource, predict, reverse_indices
+from ddpm.sampling.base import Callback, NoiseSource, predict, refuse_pure_noise, reverse_indices
 
 
 @register("sampler", "langevin")
@@ -57,11 +57,7 @@ class Langevin:
         callback: Callback | None = None,
     ) -> Tensor:
         """See `ddpm.Sampler`."""
-        check(
-            bool(diffusion.schedule.alphas_cumprod[-1] > 0),
-            "this schedule ends in pure noise, where this sampler is not defined; use ancestral or "
-            "ddim",
-        )
+        refuse_pure_noise(diffusion)
         scale = diffusion.schedule.sqrt_alphas_cumprod
         level = diffusion.schedule.sqrt_recipm1_alphas_cumprod
         total, result = diffusion.num_timesteps, x

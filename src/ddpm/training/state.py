@@ -14,7 +14,7 @@ from ddpm.errors import DdpmError, check
 from ddpm.likelihood.denoising_error import DenoisingError
 from ddpm.model import Ddpm
 from ddpm.networks.sharding import full_tensor, is_sharded, shard, shard_like
-from ddpm.runs.checkpoint import Tensors, description, save_checkpoint
+from ddpm.runs.checkpoint import Tensors, description, model_tensors, save_checkpoint
 from ddpm.runs.folder import RunFolder, load_newest
 from ddpm.runs.history import History
 from ddpm.runtime import parallel
@@ -104,19 +104,15 @@ class TrainingState:
         Raises:
             DdpmError: it cannot be written, or a weight is no longer finite.
         """
-        tensors: Tensors = {}
-        for prefix, network in (("network", self.network), ("ema", self.ema.network)):
-            tensors.update(
-                {f"{prefix}.{k}": full_tensor(v) for k, v in network.state_dict().items()}
-            )
+        averages = {k: full_tensor(v) for k, v in self.ema.network.state_dict().items()}
+        diffusion = self.config.diffusion.build()
+        tensors = model_tensors(averages, diffusion, self.denoising_error)
+        for name, value in self.network.state_dict().items():
+            tensors[f"network.{name}"] = full_tensor(value)
         for name, parameter in self.network.named_parameters():
             for moment in MOMENTS:
                 value = self.optimizer.state[parameter].get(moment, torch.zeros_like(parameter))
                 tensors[f"{moment}.{name}"] = full_tensor(value)
-        betas = self.config.diffusion.build().schedule.betas
-        tensors["diffusion.betas"] = torch.from_numpy(betas.copy())
-        if self.denoising_error is not None:
-            tensors.update(self.denoising_error.tensors())
         parallel.on_main(lambda: self._write(run, tensors))
 
     def _write(self, run: RunFolder, tensors: Tensors) -> None:
