@@ -431,12 +431,13 @@ def test_a_preset_of_ones_own_from_the_folder_one_is_in(tmp_path):
 
 
 def test_a_preset_that_is_none_is_one_sentence(tmp_path, monkeypatch, capsys):
-    (tmp_path / "my_odd_presets.py").write_text("nothing = 3\nimport ddpm\n")
+    (tmp_path / "my_odd_presets.py").write_text("nothing = 3\ndef sized(n):\n    pass\n")
     (tmp_path / "my_broken_presets.py").write_text("1 / 0\n")
     monkeypatch.chdir(tmp_path)
     for name, words in (
         ("my_odd_presets.nothing", "does not give a ddpm.Config but 3"),
         ("my_odd_presets.missing", "has no 'missing'"),
+        ("my_odd_presets.sized", "is no preset (sized() missing 1 required"),
         ("my_broken_presets.x", "cannot import my_broken_presets (ZeroDivisionError"),
         ("no_such_module.x", "cannot import no_such_module (ModuleNotFoundError"),
     ):

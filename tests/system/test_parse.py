@@ -7,6 +7,7 @@ import pytest
 
 from ddpm.cli.parse import parse, positional
 from ddpm.errors import DdpmError
+from ddpm.likelihood.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,12 @@ def test_the_leading_argument_is_asked_for():
     assert positional(["run", "--x"], "a run", "go") == ("run", ["--x"])
     with pytest.raises(DdpmError, match="needs a run first"):
         positional(["--x"], "a run", "go")
+
+
+def test_a_value_of_no_allowed_kind_is_told_with_what_is_allowed():
+    with pytest.raises(DdpmError) as told:
+        parse(Plan, ["--steps", "3", "--trajectory", "best"], "sample x")
+    sentence = str(told.value)
+    assert sentence.startswith("--trajectory cannot be ['best']; it takes {even,quadratic,optimal}")
+    assert "type" not in sentence
+    assert parse(Plan, ["--trajectory", "0", "4", "9"], "sample x") == Plan(trajectory=(0, 4, 9))

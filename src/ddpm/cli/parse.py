@@ -47,6 +47,8 @@ def _sentence(box: str, command: str) -> str:
     words = re.sub(rf"^{titles}|^Error parsing config\S*: ", "", words)
     words = re.sub(r"^Error parsing config\S*: ", "", words)
     words = re.sub(r"^Missing from .*?: ", "missing: ", words)
+    union = r"(--\S+): no type matching (.+?) could be instantiated from (\[.*?\])\..*"
+    words = re.sub(rf"^(?:Error parsing )?{union}", r"\1 cannot be \3; it takes \2", words)
     return f"{words}; see `ddpm {command.split()[0]} --help`"
 
 

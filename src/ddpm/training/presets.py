@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ddpm.config import Config, DataConfig, DiffusionConfig, TrainingConfig, UNetConfig
-from ddpm.errors import check
+from ddpm.errors import DdpmError, check
 from ddpm.registry import import_object, lookup, register
 
 
@@ -139,6 +139,12 @@ def get_preset(name: str) -> Config:
         DdpmError: there is none; lists the known ones.
     """
     found = import_object(name) if "." in name else lookup("preset", name)
-    config = found() if callable(found) else found
+    try:
+        config = found() if callable(found) else found
+    except TypeError as error:
+        raise DdpmError(
+            f"{name} is no preset ({error}); it must be a ddpm.Config, or a function without "
+            "arguments that returns one"
+        ) from error
     check(isinstance(config, Config), f"{name} does not give a ddpm.Config but {config!r:.100}")
     return config
