@@ -51,7 +51,7 @@ def ours(batch: int, device: torch.device, precision: Precision, compiled: bool)
         training=replace(config.training, batch_size=batch, precision=precision, compile=compiled),
     )
     source = MemoryImages(torch.randint(0, 256, (batch, 3, 32, 32), dtype=torch.uint8)).to(device)
-    state = TrainingState(config, source.format, device, "noise")
+    state = TrainingState(config, source.format, device)
     step = TrainingStep(state)
     x = torch.randn(batch, 3, 32, 32, device=device)
     t = torch.zeros(batch, dtype=torch.long, device=device)

@@ -41,16 +41,20 @@ class DataConfig:
     """Where the images come from and the shape they are brought to."""
 
     path: str | None = None
-    """Images, CIFAR-10 batches, LSUN's LMDB or Parquet; the digits preset needs none."""
+    """A folder of images, or any form of docs/data.md; the digits preset needs none."""
     image_size: int = 32
     """Side of the square that images are resized and centre-cropped to."""
     channels: int = 3
     """1 for grey, 3 for RGB."""
     flip: bool = True
     """Mirror images left to right half of the time while training."""
+    hold_out: float = 0.0
+    """Share of the images that is not trained on, picked by content: for a set without held-out
+    images of its own."""
 
     def __post_init__(self) -> None:
         at_least("image_size", self.image_size, 1)
+        check(0 <= self.hold_out < 1, f"hold_out must lie in [0, 1), got {self.hold_out:g}")
         check(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}")
 
 

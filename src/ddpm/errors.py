@@ -1,5 +1,7 @@
 """The one exception for errors a user can fix; the command line prints it and exits with 2."""
 
+from numbers import Integral
+
 
 class DdpmError(ValueError):
     """Says in one sentence what is wrong and how to fix it."""
@@ -25,3 +27,11 @@ def check(condition: bool, message: str) -> None:
     """Raise `DdpmError(message)` unless `condition` holds."""
     if not condition:
         raise DdpmError(message)
+
+
+def whole_number(name: str, value: object, low: int) -> int:
+    """A whole number of at least `low`, of NumPy or of Python; anything else is refused."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise DdpmError(f"{name} must be a whole number, got {value!r}")
+    check(int(value) >= low, f"{name} must be at least {low}, got {value}")
+    return int(value)

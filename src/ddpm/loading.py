@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from ddpm.errors import DdpmError, check
 from ddpm.likelihood.denoising_error import PREFIX, DenoisingError
 from ddpm.model import Ddpm
 from ddpm.runs.checkpoint import TRAINING, Tensors, load_checkpoint, save_checkpoint
-from ddpm.runs.folder import load_newest
+from ddpm.runs.folder import RunFolder, load_newest
 from ddpm.runs.history import History
 from ddpm.runtime.device import Precision, best_device
+from ddpm.runtime.paths import user_path
 
 # What the names of a checkpoint's tensors begin with.
 KNOWN = ("ema.", "diffusion.betas", PREFIX, *(f"{prefix}." for prefix in TRAINING))
@@ -41,7 +43,7 @@ def model_from_checkpoint(tensors: Tensors, metadata: dict[str, Any], path: Path
         if "diffusion.betas" in tensors:  # not in format 1
             schedule = schedule_from_betas(tensors["diffusion.betas"].numpy())
             diffusion = replace(diffusion, schedule=schedule)
-        history = History(**metadata["history"])
+        history = History.read(metadata["history"])
         measured = DenoisingError.from_tensors(tensors)
     except DdpmError as error:
         raise DdpmError(f"{path} cannot be loaded: {error}") from error
@@ -68,9 +70,41 @@ def load(
         DdpmError: there is nothing there, or it is damaged, foreign, or needs a module to be
             imported first.
     """
-    file, tensors, metadata = load_newest(Path(path).expanduser())
+    return load_with_file(path, device, precision)[0]
+
+
+def load_with_file(
+    path: str | Path,
+    device: str | torch.device | None = None,
+    precision: Precision | None = None,
+) -> tuple[Ddpm, Path]:
+    """The same, and the file that the model was read from."""
+    file, tensors, metadata = load_newest(user_path(path))
     model = model_from_checkpoint(tensors, metadata, file).to(device or best_device())
-    return model if precision is None else replace(model, precision=precision)
+    return model if precision is None else replace(model, precision=precision), file
+
+
+def load_for_file(path: str | Path, fingerprint: int) -> Ddpm:
+    """The model that a compressed file needs.
+
+    Args:
+        path: see `load`; of a run the checkpoint that fits is taken, whichever it is.
+        fingerprint: of the model, as the header of the file has it.
+
+    Returns:
+        The newest where none fits, which `decompress` then says.
+    """
+    model, file = load_with_file(path)
+    if model.for_codec().fingerprint == fingerprint:
+        return model
+    run = RunFolder.of(file)
+    if run is not None and user_path(path).is_dir():
+        for other in dict.fromkeys([*run.pinned(), *reversed(run.checkpoints())]):
+            with contextlib.suppress(DdpmError):  # damaged, or not measured
+                candidate = load(other)
+                if candidate.for_codec().fingerprint == fingerprint:
+                    return candidate
+    return model
 
 
 def store_denoising_error(model: Ddpm, path: str | Path) -> Path:
@@ -87,7 +121,7 @@ def store_denoising_error(model: Ddpm, path: str | Path) -> Path:
         DdpmError: the file cannot be written; it stays as it was.
     """
     assert model.denoising_error is not None
-    file, _, _ = load_newest(Path(path).expanduser())
+    file, _, _ = load_newest(user_path(path))
     tensors, metadata = load_checkpoint(file, training=True)
     described = {key: metadata[key] for key in ("config", "images", "history")}
     save_checkpoint(file, tensors | model.denoising_error.tensors(), described)

@@ -5,7 +5,7 @@ A model is one file (`ddpm.loading`), and no verb reads anything else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from ddpm import codec
 from ddpm.config import Config
 from ddpm.data.images import ImageFormat, Indexed
+from ddpm.data.inputs import ImageLike, as_images, as_indexed
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
-from ddpm.errors import DdpmError, check
+from ddpm.errors import DdpmError, check, whole_number
 from ddpm.likelihood.bound import Bound, evaluate_bound
 from ddpm.likelihood.denoising_error import IMAGES, DenoisingError, measure_denoising_error
 from ddpm.likelihood.plan import Plan
@@ -26,9 +27,10 @@ from ddpm.runs.checkpoint import description, model_tensors, save_checkpoint
 from ddpm.runs.history import History
 from ddpm.runtime import parallel
 from ddpm.runtime.device import Precision, in_channels_last, in_precision, resolve_precision
+from ddpm.runtime.paths import user_path
 from ddpm.runtime.progress import Counter, Progress
 from ddpm.runtime.randomness import Randomness
-from ddpm.sampling import Callback, Sampler, get_sampler
+from ddpm.sampling import Callback, Sampler, get_sampler, uses_variance
 
 UNMEASURED = (
     "this model's denoising error has not been measured; measure it once on training images with "
@@ -135,6 +137,8 @@ class Ddpm:
         seed: int = 0,
         sampler: str | Sampler = "ancestral",
         plan: Plan | None = None,
+        steps: int | None = None,
+        eta: float | None = None,
         batch_size: int = 64,
         callback: Callback | None = None,
         progress: Progress | None = None,
@@ -147,6 +151,8 @@ class Ddpm:
             sampler: ancestral (the paper's Algorithm 2), ddim, dpm-solver or langevin, another
                 registered name, or any `Sampler`, such as `Ddim(eta=0.5)`.
             plan: timesteps and variance; all T and the model's own by default.
+            steps: short for a plan of that many steps.
+            eta: short for `Ddim(eta)`, with the sampler ddim.
             batch_size: images at a time, at least 1.
             callback: sees every step of every batch (`ddpm.SampleState`).
             progress: counts network calls of this process.
@@ -157,13 +163,53 @@ class Ddpm:
         Raises:
             DdpmError: an unknown sampler, a number out of range, or a plan that does not fit.
         """
-        check(n >= 1, f"the number of samples must be at least 1, got {n}")
-        check(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
-        check(seed >= 0, f"the seed must be at least 0, got {seed}")
-        draw, chain = get_sampler(sampler), self.chain(plan)
-        mine = parallel.local_range(n)
-        calls = getattr(draw, "calls_per_step", 1) * chain.num_timesteps
-        counter = Counter(progress, len(mine[::batch_size]) * calls, "sampling")
+        n = whole_number("the number of samples", n, 1)
+        draw, plan = self.plan_samples(sampler, plan, steps, eta)
+        images = torch.zeros(n, *self.format.shape, dtype=torch.uint8)
+        for index, batch in self.draw(
+            range(n),
+            draw,
+            plan,
+            seed=seed,
+            batch_size=batch_size,
+            callback=callback,
+            progress=progress,
+        ):
+            images[index] = batch
+        parallel.all_reduce_sum(images)
+        return images
+
+    def draw(
+        self,
+        numbers: Sequence[int],
+        sampler: Sampler,
+        plan: Plan,
+        *,
+        seed: int = 0,
+        batch_size: int = 64,
+        callback: Callback | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[Tensor, UInt8[Tensor, "b c h w"]]]:
+        """Draw images batch by batch; of several processes each draws some.
+
+        Args:
+            numbers: which images of the seed.
+            sampler, plan: as `plan_samples` gives them.
+            seed, batch_size, callback, progress: see `sample`.
+
+        Yields:
+            The numbers of a batch, a long vector, and its images.
+
+        Raises:
+            DdpmError: a number out of range, or a plan that does not fit.
+        """
+        whole_number("batch_size", batch_size, 1)
+        whole_number("the seed", seed, 0)
+        chain = self.chain(plan)
+        mine = torch.tensor([numbers[i] for i in parallel.local_range(len(numbers))])
+        batches = mine.split(batch_size) if len(mine) else ()
+        calls = getattr(sampler, "calls_per_step", 1) * chain.num_timesteps
+        counter = Counter(progress, len(batches) * calls, "sampling")
         forward = self.denoiser()
 
         def denoiser(x: Tensor, t: Tensor) -> Tensor:
@@ -171,21 +217,46 @@ class Ddpm:
             counter.advance()
             return output
 
-        images = torch.zeros(n, *self.format.shape, dtype=torch.uint8)
-        with torch.inference_mode():
-            for first in mine[::batch_size]:
-                index = torch.arange(first, min(first + batch_size, mine.stop))
-                noise = self.noise(index, seed)
-                start = noise(chain.num_timesteps)
-                shown = None if callback is None else _numbered(callback, first)
-                x = draw(chain, denoiser, start, noise, callback=shown)
-                images[index] = self.format.from_unit(x).cpu()
-        parallel.all_reduce_sum(images)
-        return images
+        for index in batches:
+            noise = self.noise(index, seed)
+            start = noise(chain.num_timesteps)
+            shown = None if callback is None else _numbered(callback, int(index[0]))
+            with torch.inference_mode():
+                x = sampler(chain, denoiser, start, noise, callback=shown)
+                found = self.format.from_unit(x).cpu()
+            yield index, found
+
+    def plan_samples(
+        self,
+        sampler: str | Sampler = "ancestral",
+        plan: Plan | None = None,
+        steps: int | None = None,
+        eta: float | None = None,
+    ) -> tuple[Sampler, Plan]:
+        """What `sample` makes of its arguments: the sampler, and the plan without gaps.
+
+        Raises:
+            DdpmError: an unknown sampler, or arguments that do not go together.
+        """
+        check(plan is None or steps is None, "give a plan or steps, not both")
+        check(
+            plan is None or isinstance(plan, Plan),
+            f"{plan!r} is no plan; give a ddpm.Plan, such as ddpm.Plan(steps=50)",
+        )
+        draw, plan = get_sampler(sampler, eta), plan or Plan(steps)
+        name = sampler if isinstance(sampler, str) else type(sampler).__name__
+        check(
+            plan.variance is None or uses_variance(draw),
+            f"{name} adds no noise of the reverse step, so --variance has no effect; leave it out",
+        )
+        measured = self.denoising_error is not None
+        return draw, plan.resolved(
+            self.diffusion, measured, "noisy" if uses_variance(draw) else "smooth"
+        )
 
     def bound(
         self,
-        images: Indexed,
+        images: ImageLike | Indexed,
         *,
         plan: Plan | None = None,
         seed: int = 0,
@@ -195,8 +266,8 @@ class Ddpm:
         """The variational bound of each image, term by term (Eq. 5).
 
         Args:
-            images: uint8 [n, c, h, w] of the model's format, or a data source, of which one batch
-                is read at a time.
+            images: uint8 [n, c, h, w] of the model's format, a data source, of which one batch is
+                read at a time, or anything of `ddpm.data.inputs.ImageLike`.
             plan: timesteps and variance; all T and the model's own by default.
             seed: decides the noise, which depends on (seed, image, t) only.
             batch_size: images in one network call; of several processes each takes some calls.
@@ -208,7 +279,7 @@ class Ddpm:
         return evaluate_bound(
             self.chain(plan),
             self.denoiser(),
-            images,
+            as_indexed(images, self.format),
             self.format,
             seed=seed,
             batch_size=batch_size,
@@ -218,7 +289,7 @@ class Ddpm:
 
     def bits_per_dim(
         self,
-        images: Indexed,
+        images: ImageLike | Indexed,
         *,
         plan: Plan | None = None,
         seed: int = 0,
@@ -231,7 +302,7 @@ class Ddpm:
 
     def measure(
         self,
-        images: Indexed,
+        images: ImageLike | Indexed,
         *,
         count: int = IMAGES,
         batch_size: int = 256,
@@ -243,8 +314,8 @@ class Ddpm:
         (`ddpm measure` does that).
 
         Args:
-            images: what the model was trained on, or others of its format; of more than `count`
-                some are picked.
+            images: what the model was trained on, or others of its format, as in `bound`; of
+                more than `count` some are picked.
             count: images to measure on, at least 1.
             batch_size: images in one network call; of several processes each takes some calls.
             progress: counts (image, timestep) pairs.
@@ -253,6 +324,7 @@ class Ddpm:
             DdpmError: there are no images, or they are of another format.
         """
         check(count >= 1, f"the number of images must be at least 1, got {count}")
+        images = as_indexed(images, self.format)
         order = Randomness(0, "errors").permutation(len(images))  # the word decides which ones
         self.denoising_error = measure_denoising_error(
             self.diffusion,
@@ -267,7 +339,7 @@ class Ddpm:
 
     def compress(
         self,
-        images: Sequence[UInt8[Tensor, "c _h _w"]],
+        images: ImageLike,
         *,
         steps: int | None = None,
         progress: Progress | None = None,
@@ -276,7 +348,8 @@ class Ddpm:
         """One file that holds the images without loss; every prefix of it decodes.
 
         Args:
-            images: uint8 grey levels, [c, h, w] each, of the model's channels and any sizes.
+            images: uint8 grey levels, [c, h, w] each, of the model's channels and any sizes, or
+                anything of `ddpm.data.inputs.ImageLike`.
             steps: network calls an image takes, 1..255 and at most T; chosen by the amount of
                 data by default.
             progress: counts (tile, step) pairs, to encode and to see that the file decodes.
@@ -285,6 +358,7 @@ class Ddpm:
         Raises:
             DdpmError: images that the model cannot take, or its denoising error was not measured.
         """
+        images = as_images(images, self.format)
         return codec.compress(self.for_codec(), images, steps=steps, progress=progress, spent=spent)
 
     def decompress(
@@ -336,7 +410,7 @@ class Ddpm:
         weights = self.network.state_dict()
         tensors = model_tensors(weights, self.diffusion, self.denoising_error)
         described = description(self.config, self.format, self.history)
-        save_checkpoint(Path(path), tensors, described)
+        save_checkpoint(user_path(path), tensors, described)
 
 
 def _numbered(callback: Callback, first: int) -> Callback:

@@ -150,7 +150,7 @@ def test_a_truncated_batch_is_named_wherever_it_was_cut(folder):
     whole = (folder / "data_batch_4").read_bytes()
     for length in [0, 1, 2, 5, 30, 60, 100, 200, 5000, len(whole) - 20, len(whole) - 1]:
         (folder / "data_batch_4").write_bytes(whole[:length])
-        with pytest.raises(DdpmError, match="data_batch_4 is not a CIFAR-10 batch"):
+        with pytest.raises(DdpmError, match=r"data_batch_4 is (not a CIFAR|an empty file)"):
             open_split(folder)
 
 

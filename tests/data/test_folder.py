@@ -110,7 +110,7 @@ def test_a_folder_without_splits_is_all_for_training(tmp_path):
     write_images(tmp_path / "cats", 2)
     write_images(tmp_path / "dogs", 3)
     assert len(open_data(tmp_path, image_size=4)) == 5
-    with pytest.raises(DdpmError, match="no held-out split"):
+    with pytest.raises(DdpmError, match="no held-out images"):
         open_data(tmp_path, "test", image_size=4)
 
 
@@ -124,7 +124,7 @@ def test_no_path_and_a_missing_path_are_refused(tmp_path):
 def test_a_file_that_is_no_data_set_is_refused(tmp_path):
     path = tmp_path / "a.zip"
     path.write_bytes(b"PK")
-    with pytest.raises(DdpmError, match="no folder and no Parquet file"):
+    with pytest.raises(DdpmError, match="an archive that is damaged"):
         open_data(path)
 
 

@@ -113,9 +113,10 @@ def test_a_broken_image_is_skipped_in_memory_and_stood_in_for_when_streamed(form
     with caplog.at_level(logging.WARNING, logger="ddpm"):
         read = streaming[torch.tensor([40, 41, 42, 41])]
     assert read[:, 0, 0, 0].tolist() == [40, 42, 42, 42]
-    (warning,) = caplog.messages  # once, not at every epoch
+    warning = caplog.messages[-1]
+    assert sum("next image" in message for message in caplog.messages) == 1  # not at every epoch
     name = streaming.encoded.describe(41)
-    assert warning.startswith(f"{name} cannot be decoded")
+    assert warning.startswith(f"{name} cannot be used")
 
 
 def test_the_last_image_is_stood_in_for_by_the_first(form, tmp_path):
@@ -124,21 +125,14 @@ def test_the_last_image_is_stood_in_for_by_the_first(form, tmp_path):
     assert streaming.read(100).unique().tolist() == [0]
 
 
-def test_three_broken_images_in_a_row_end_the_run_with_a_sentence(
-    form, tmp_path, monkeypatch, caplog
-):
-    monkeypatch.setattr(streamed, "PROBED", 10)  # every 40th of 400
-    values = [flat(i % 250) for i in range(400)]
-    values[201:204] = [b"", values[0][:40], b"not an image"]
+def test_however_many_are_broken_side_by_side_the_run_goes_on(form, tmp_path):
+    values = [flat(i % 250) for i in range(2000)]
+    values[201:214] = [b"", values[0][:40], *[b"not an image"] * 11]
     streaming = open_form(form, WRITERS[form](tmp_path / form, values), memory_limit=0)
-    name = streaming.encoded.describe(201)
-    assert streaming.read(202).unique().tolist() == [204]
-    with pytest.raises(DdpmError) as caught:
-        streaming.read(201)
-    assert str(caught.value).startswith(f"{name} and the 2 images after it cannot be decoded")
+    assert streaming.read(202).unique().tolist() == [214]
     for workers in (0, 1):
-        with pytest.raises(DdpmError, match="2 images after it"):
-            list(training_batches(streaming, DataOrder(400, 40, 0), 0, 10, slice(40), workers))
+        batches = training_batches(streaming, DataOrder(2000, 500, 0), 0, 4, slice(500), workers)
+        assert sum(len(batch) for batch in batches) == 2000
 
 
 @pytest.mark.parametrize("limit", [2**30, 0])
@@ -152,8 +146,15 @@ def test_more_than_one_percent_broken_is_refused(form, tmp_path, limit):
 def test_a_big_set_is_judged_by_images_from_all_over_it(form, tmp_path):
     values = [flat(i % 250) for i in range(390)] + [b"broken"] * 10
     folder = WRITERS[form](tmp_path / form, values)
-    with pytest.raises(DdpmError, match=r"5 of 200 images that were tried cannot be read"):
+    with pytest.raises(DdpmError, match=r"10 of 400 images cannot be read"):
         open_form(form, folder, memory_limit=0)
+
+
+def test_a_set_whose_sample_is_worse_than_it_is_itself_is_accepted(form, tmp_path, monkeypatch):
+    monkeypatch.setattr(streamed, "PROBED", 10)  # one of which is broken, and no other
+    values = [b"broken", *(flat(i % 250) for i in range(1, 200))]
+    source = open_form(form, WRITERS[form](tmp_path / form, values), memory_limit=0)
+    assert source.read(0).unique().tolist() == [1]
 
 
 def test_a_file_that_disappears_while_training_stops_the_run_with_its_name(tmp_path):

@@ -58,8 +58,8 @@ def test_a_grid_is_enlarged_pixel_by_pixel():
     assert np.array_equal(large, np.kron(small, np.ones((3, 3, 1), np.uint8)))
 
 
-@pytest.mark.parametrize(("side", "scale"), [(8, 4), (32, 1), (64, 1), (16, 2)])
-def test_small_images_are_enlarged_to_32_pixels_by_default(side, scale):
+@pytest.mark.parametrize(("side", "scale"), [(8, 32), (32, 15), (64, 8), (256, 2), (600, 1)])
+def test_small_pictures_are_enlarged_to_about_512_pixels_by_default(side, scale):
     assert image_grid(grey(0, side=side), GREY).size == ((side + 2) * scale,) * 2
 
 
@@ -119,7 +119,7 @@ def test_the_last_frame_of_a_sampled_chain_is_the_sample_itself(batch_size):
 def test_a_strip_has_a_row_an_image_and_time_runs_to_the_right():
     frames = torch.stack([grey(0, 1, 2), grey(3, 4, 5)])  # 2 images, 3 moments
     pixels = np.asarray(progressive_strip(frames, GREY))
-    scale = 16
+    scale = 32
     middles = pixels[scale * 2 :: scale * 3, scale * 2 :: scale * 3, 0]
     assert middles.tolist() == [[0, 1, 2], [3, 4, 5]]
 
@@ -127,7 +127,7 @@ def test_a_strip_has_a_row_an_image_and_time_runs_to_the_right():
 def test_neighbours_stand_below_their_image_nearest_first():
     training = grey(0, 50, 100, 200)
     pixels = np.asarray(neighbours_figure(grey(90, 10), training, GREY, k=2))
-    scale = 16
+    scale = 32
     middles = pixels[scale * 2 :: scale * 3, scale * 2 :: scale * 3, 0]
     assert middles.tolist() == [[90, 10], [100, 0], [50, 50]]
 

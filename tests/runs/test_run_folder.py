@@ -136,7 +136,7 @@ def test_what_was_learned_is_saved_when_an_image_cannot_be_read(tmp_path):
     class Breaking(type(tiny_images())):
         def __getitem__(self, indices):
             Breaking.reads += 1
-            if Breaking.reads == 8:
+            if Breaking.reads == 9:
                 raise DdpmError("cannot read x.png")
             return super().__getitem__(indices)
 
@@ -173,11 +173,15 @@ def test_resuming_as_another_run_is_refused(tmp_path, change, name):
     assert result.checkpoint.read_bytes() == before
 
 
-def test_resuming_on_other_images_of_the_same_shape_is_refused(tmp_path):
+def test_images_are_known_by_their_content_and_not_by_their_name(tmp_path):
     train(tiny_config(steps=2), tiny_images(), tmp_path)
-    images = type(tiny_images())(tiny_images().images, 17, "other")
-    with pytest.raises(DdpmError, match="trained on 'noise', but these images are 'other'"):
-        train(tiny_config(steps=4), images, tmp_path, resume=True)
+    renamed = type(tiny_images())(tiny_images().images, 17, "other")
+    train(tiny_config(steps=3), renamed, tmp_path, resume=True)
+    fewer = type(tiny_images())(tiny_images().images[:9], 17, "noise")
+    for images in (fewer, tiny_images(seed=2)):
+        with pytest.raises(DdpmError, match=r"was trained on 10 images .* --other-images"):
+            train(tiny_config(steps=4), images, tmp_path, resume=True)
+    assert train(tiny_config(steps=4), fewer, tmp_path, resume=True, other_images=True).step == 4
 
 
 @pytest.mark.parametrize(

@@ -175,11 +175,10 @@ def test_wrong_use_gives_a_sentence():
         Langevin(corrections=0)
 
 
-@pytest.mark.parametrize("sampler", [DpmSolver(), Langevin()])
-def test_a_chain_that_ends_in_pure_noise_is_refused_where_it_has_no_meaning(sampler):
+def test_a_chain_that_ends_in_pure_noise_is_refused_where_it_has_no_meaning():
     diffusion = GaussianDiffusion(make_schedule("jsd", 10), "sample")
     x = torch.randn(1, 1, 2, 2)
     with pytest.raises(DdpmError, match="ends in pure noise"):
-        sampler(diffusion, lambda x, t: x, x, lambda i: x)
-    for other in (Ancestral(), Ddim()):
+        Langevin()(diffusion, lambda x, t: x, x, lambda i: x)
+    for other in (Ancestral(), Ddim(), DpmSolver()):
         assert other(diffusion, lambda x, t: x.clamp(-1, 1), x, lambda i: x).isfinite().all()

@@ -71,21 +71,23 @@ def test_evaluate_writes_the_terms_the_curve_and_the_plot(run, capsys, tmp_path)
     out = tmp_path / "e"
     assert main(["evaluate", str(run), "--bpd", "--images", "20", "--out", str(out)]) == 0
     assert "bits/dim on 20 images" in capsys.readouterr().out
-    document = json.loads((out / "bpd.json").read_text())
+    (path,) = out.glob("bpd-test-20-images-20-steps-*.json")
+    document = json.loads(path.read_text())
     total = document["prior"] + sum(document["terms"])
     assert document["bits_per_dim"] == pytest.approx(total)
     assert len(document["per_image"]) == 20
-    rows = (out / "rate_distortion.csv").read_text().splitlines()
+    rows = path.with_suffix(".csv").read_text().splitlines()
     assert rows[0] == "reverse_step,rate,rmse,psnr"
     assert len(rows) == 22
     assert float(rows[-1].split(",")[1]) == pytest.approx(total)
-    assert (out / "rate_distortion.png").read_bytes().startswith(b"\x89PNG")
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_evaluate_measures_how_far_samples_are_from_the_images(run, capsys, tmp_path):
     command = ["evaluate", str(run), "--frechet", "10", "--sampler", "ddim", "--steps", "3"]
     assert main([*command, "--images", "40", "--seed", "5", "--out", str(tmp_path / "e")]) == 0
-    document = json.loads((tmp_path / "e" / "frechet.json").read_text())
+    (path,) = (tmp_path / "e").glob("frechet-10-ddim-*.json")
+    document = json.loads(path.read_text())
     counts = {"samples": 10, "images": 40, "calls": 3, "sampler": "ddim"}
     assert counts.items() <= document.items()
     assert f"{document['frechet']:.3f} for 10 samples" in capsys.readouterr().out

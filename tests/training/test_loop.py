@@ -260,7 +260,7 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_had_happened(tmp_path,
     class Interrupting(type(images)):
         def __getitem__(self, indices):
             Interrupting.reads += 1
-            if Interrupting.reads == 7:
+            if Interrupting.reads == 8:
                 os.kill(os.getpid(), number)
             return super().__getitem__(indices)
 

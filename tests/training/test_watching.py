@@ -234,7 +234,7 @@ def test_the_bar_shows_rate_and_remaining_time():
     console = Console(file=io.StringIO(), width=80)
     console.print(drawn.get_renderable())
     (line,) = console.file.getvalue().splitlines()
-    assert "50/100 2.0 steps/s loss 0.0200 0:00:25 left" in line
+    assert "50/100  2.0 steps/s  loss 0.0200  0:00:25 left" in line
 
 
 def test_what_begins_anew_gets_a_new_bar_and_what_is_done_keeps_its_own():

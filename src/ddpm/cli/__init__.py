@@ -7,11 +7,14 @@ commands in SHARED split their work over all processes.
 
 from __future__ import annotations
 
+import codecs
 import importlib
+import io
 import logging
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import TypeGuard
 
 COMMANDS = {
     "train": "train a model from a preset",
@@ -28,6 +31,9 @@ COMMANDS = {
     "demo": "train, sample and show the embedded digits in a few minutes",
 }
 
+LIKE = {"±": "+-", "×": "x", "…": "...", "—": "-", "–": "-", "━": "-", "╸": "-", "╺": "-"}
+LIKE |= dict.fromkeys("─│┌┐└┘├┤┬┴┼╭╮╰╯┃┏┓┗┛┡┩╇╈┳┻━", "-") | dict.fromkeys("▁▂▃▄▅▆▇█", "#")
+
 SHARED = ("train", "sample", "evaluate", "measure")
 
 USAGE = "usage: ddpm [--import MODULE] COMMAND ...\n\n" + "\n".join(
@@ -38,7 +44,7 @@ USAGE = "usage: ddpm [--import MODULE] COMMAND ...\n\n" + "\n".join(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(format="ddpm: %(message)s", level=logging.WARNING)
+    speak_plainly()
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"{USAGE}\n\n`ddpm COMMAND --help` shows the options of one. `--import MODULE` makes")
         print("the networks, samplers and presets known that a module of your own registers.")
@@ -60,11 +66,39 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(command.run(rest) or 0)
     except (DdpmError, OSError) as error:
         # An OSError is a disk that filled up, a name too long: nothing to trace.
-        parallel.print_once(f"ddpm: {as_flags(str(error))}")
+        said = f"{error.filename}: {error.strerror}" if _is_about_a_file(error) else str(error)
+        parallel.print_once(f"ddpm: {as_flags(' '.join(said.split()))}")
         return 2
     except KeyboardInterrupt:
         parallel.print_once("ddpm: interrupted")
         return 130
+
+
+def _is_about_a_file(error: Exception) -> TypeGuard[OSError]:
+    return isinstance(error, OSError) and bool(error.filename and error.strerror)
+
+
+def speak_plainly() -> None:
+    """Our notices on stderr, and nothing of other libraries but errors; a terminal that lacks a
+    character gets something like it."""
+    logging.basicConfig(format="ddpm: %(message)s", level=logging.ERROR)
+    logging.getLogger("ddpm").setLevel(logging.INFO)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    codecs.register_error("ddpm", _something_like_it)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="ddpm")
+
+
+def _something_like_it(error: UnicodeError) -> tuple[str, int]:
+    """For characters that cannot be written: ASCII that means the same, or their code."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    written = "".join(
+        LIKE.get(c) or c.encode("ascii", "backslashreplace").decode() for c in characters
+    )
+    return written, error.end
 
 
 def with_imports(arguments: list[str]) -> tuple[str, list[str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +12,13 @@ import tyro
 
 from ddpm.cli.parse import parse, positional, say
 from ddpm.cli.progress import progress_bar
-from ddpm.data.exact_files import read_images
-from ddpm.errors import check
-from ddpm.loading import load
-from ddpm.runtime.atomic import atomically
+from ddpm.codec import is_archive
+from ddpm.data.exact_files import read_images, some
+from ddpm.errors import DdpmError, check
+from ddpm.loading import load_with_file
+from ddpm.runs.folder import RunFolder
+from ddpm.runtime.atomic import atomically, check_writable
+from ddpm.runtime.paths import exists, same_file, user_path
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Compress:
     """The file to write."""
     steps: int | None = None
     """Network calls an image takes; chosen by the amount of data by default."""
+    convert: bool = False
+    """Store the 8-bit pictures of images that cannot be kept exactly; says what is lost."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -32,16 +38,66 @@ def run(argv: Sequence[str]) -> int:
     name, rest = positional(argv, "a run or checkpoint", "compress")
     path, rest = positional(rest, "an image or a folder after the run", "compress")
     args = parse(Compress, rest, f"compress {name or 'RUN'} {path or 'IMAGE|FOLDER'}")
-    out = args.out.expanduser()
-    check(not out.is_dir(), f"--out must be a file, and {out} is a folder")
-    model = load(name)
-    images = read_images(Path(path).expanduser(), model.format)
-    with progress_bar() as progress:
-        data = model.compress(images, steps=args.steps, progress=progress)
-    atomically(out, lambda partial: partial.write_bytes(data))
-    values = sum(image.numel() for image in images)
+    out = user_path(args.out)
+    replaced = is_replaced(out)
+    check_writable(out.parent)
+    model, file = load_with_file(name)
+    found = read_images(user_path(path), model.format, args.convert)
+    check(
+        not any(same_file(out, path) for path in [file, *found.paths]),
+        f"{out} is what is read; choose another --out",
+    )
+    with kept(file) as needed, progress_bar() as progress:
+        data = model.compress(found.images, steps=args.steps, progress=progress)
+        atomically(out, lambda partial: partial.write_bytes(data))
+    if found.converted:
+        say(f"converted {len(found.converted):,}, losing: {some(found.converted)}")
+    values = sum(image.numel() for image in found.images)
     say(
-        f"{len(images):,} image{'s' * (len(images) > 1)} in {len(data):,} bytes, "
-        f"{8 * len(data) / values:.3f} bits/dim: {out}"
+        f"{len(found.images):,} image{'s' * (len(found.images) > 1)} in {len(data):,} bytes, "
+        f"{8 * len(data) / values:.3f} bits/dim: {out}{' (replaced)' if replaced else ''}",
+        "kept are the pixels; not kept are file names, dates and other metadata",
+        needed,
     )
     return 0
+
+
+def is_replaced(out: Path) -> bool:
+    """Whether there is an archive in the place of the new one.
+
+    Raises:
+        DdpmError: there is something else, which is not overwritten.
+    """
+    if not exists(out):
+        return False
+    check(not out.is_dir(), f"--out must be a file, and {out} is a folder")
+    check(out.is_file(), f"--out must be a file, and {out} is none; choose another --out")
+    with out.open("rb") as file:
+        check(
+            is_archive(file.read(16)),
+            f"{out} is there already and is no archive of ddpm; choose another --out",
+        )
+    return True
+
+
+@contextmanager
+def kept(file: Path) -> Iterator[str]:
+    """Have a run keep the checkpoint that an archive is made with.
+
+    Gives:
+        A sentence that says what must be kept to decode it.
+    """
+    folder = RunFolder.of(file)
+    if folder is None or file in folder.pinned():
+        yield f"to decode it, keep {file}"
+        return
+    try:
+        folder.pin(file)
+    except DdpmError as error:
+        yield f"to decode it, keep {file}, which the run could not be told ({error})"
+        return
+    try:
+        yield f"to decode it, {file} is needed, which the run keeps from now on"
+    except BaseException:
+        folder.pin(file, False)
+        raise

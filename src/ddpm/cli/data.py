@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ddpm.config import DataConfig
 from ddpm.data import ImageSource, open_data
+from ddpm.data.content import data_facts
 from ddpm.data.open import Split
 from ddpm.data.streamed import MEMORY_LIMIT
 from ddpm.errors import check
@@ -16,30 +17,54 @@ from ddpm.model import Ddpm
 
 def open_split(data: DataConfig, split: Split) -> ImageSource:
     """The images that a configuration names."""
-    return open_data(data.path, split, image_size=data.image_size, channels=data.channels)
+    return open_data(
+        data.path,
+        split,
+        image_size=data.image_size,
+        channels=data.channels,
+        hold_out=data.hold_out,
+    )
 
 
 def open_for(model: Ddpm, path: str | None, split: Split) -> ImageSource:
     """Images of a model's format: at `path`, or those that it was trained on.
 
     Raises:
-        DdpmError: they cannot be found, or do not have the model's format.
+        DdpmError: they cannot be found, do not have the model's format, or, where no path is
+            given, what lies where the training images were is something else now.
     """
-    expected = model.format
+    expected, data = model.format, model.config.data
     check(
         expected.height == expected.width,
         f"images are read as squares, and this model expects {expected}; measure it from Python",
     )
-    path = path or model.config.data.path
     check(
-        path is not None,
+        bool(path or data.path),
         f"this model does not say where its images ({model.history.data}) are; set data.path",
     )
-    source = open_data(path, split, image_size=expected.height, channels=expected.channels)
+
+    def opened(which: Split) -> ImageSource:
+        return open_data(
+            path or data.path,
+            which,
+            image_size=expected.height,
+            channels=expected.channels,
+            hold_out=data.hold_out,
+        )
+
+    source = opened(split)
     check(
         source.format == expected,
         f"{source.name} has images of {source.format}, but the model expects {expected}",
     )
+    facts = model.history.facts
+    if path is None and facts is not None:
+        training = source if split == "train" else opened("train")
+        check(
+            facts.same_images(data_facts(training)),
+            f"the images in {data.path} are not those that this model was trained on; if they are "
+            "meant, name them with --data",
+        )
     return source
 
 

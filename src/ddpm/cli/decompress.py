@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ import tyro
 from ddpm.cli.parse import parse, positional, say
 from ddpm.cli.progress import progress_bar
 from ddpm.codec import parse as parse_file
-from ddpm.data.exact_files import write_images
-from ddpm.errors import check
-from ddpm.loading import load
+from ddpm.data.exact_files import image_paths, write_images
+from ddpm.data.foreign import HEAD, what_bytes_are
+from ddpm.errors import DdpmError, check
+from ddpm.loading import load_for_file
+from ddpm.runtime.paths import exists, user_path
 
 
 @dataclass(frozen=True)
@@ -36,20 +39,17 @@ def run(argv: Sequence[str]) -> int:
     name, rest = positional(argv, "a run or checkpoint", "decompress")
     path, rest = positional(rest, "a file after the run", "decompress")
     args = parse(Decompress, rest, f"decompress {name or 'RUN'} {path or 'FILE'}")
-    out = args.out.expanduser()
-    everything = read(Path(path).expanduser())
+    out = user_path(args.out)
+    everything = read(path)
     data = prefix(everything, args.bytes, args.fraction)
     file = parse_file(data)
-    check(
-        file.header.count == 1 or out.suffix != ".png",
-        f"the file holds {file.header.count:,} images; give --out a folder instead of {out}",
-    )
-    model = load(name)
+    count = file.header.count
+    paths = image_paths(out, count, single=count == 1)
+    model = load_for_file(name, file.header.model)
     with progress_bar() as progress:
         result = model.decompress(file, sample=args.reconstruct == "sample", progress=progress)
-    write_images(result.images, out, model.format)
+    write_images(result.images, paths, model.format)
     reached = f"after {result.steps} of {file.header.steps} steps, not exact"
-    count = len(result.images)
     say(
         f"{count:,} image{'s' * (count > 1)} from {len(data):,} of {len(everything):,} bytes, "
         f"{'exact' if result.exact else reached}: {out}"
@@ -57,10 +57,18 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def read(path: Path) -> bytes:
-    """All of a file."""
-    check(path.is_file(), f"{path} is not a file")
-    return path.read_bytes()
+def read(path: str) -> bytes:
+    """All of a file, of a pipe, or of what comes in (-)."""
+    if path == "-":
+        return sys.stdin.buffer.read()
+    file = user_path(path)
+    check(exists(file), f"{file} does not exist")
+    check(not file.is_dir(), f"{file} is a folder; name a file of `ddpm compress`")
+    data = file.read_bytes()
+    known = what_bytes_are(data[:HEAD])
+    if known is not None:
+        raise DdpmError(f"{file} is {known[0]}; {known[1]}")
+    return data
 
 
 def prefix(data: bytes, size: int | None, fraction: float | None) -> bytes:

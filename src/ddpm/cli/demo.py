@@ -34,6 +34,7 @@ from ddpm.loading import load
 from ddpm.model import Ddpm
 from ddpm.runs.folder import RunFolder
 from ddpm.runs.log import read_stats
+from ddpm.runtime.paths import user_path
 from ddpm.training.loop import TrainingResult, train
 from ddpm.training.presets import get_preset
 
@@ -61,7 +62,7 @@ def run(argv: Sequence[str]) -> int:
     args = parse(Demo, argv, "demo")
     check(args.samples >= 16, f"--samples must be at least 16, got {args.samples}")
     begun = time.monotonic()
-    out, config = RunFolder(args.out.expanduser()), get_preset("digits")
+    out, config = RunFolder(user_path(args.out)), get_preset("digits")
     if args.steps is not None:
         config = replace(config, training=replace(config.training, steps=args.steps))
     training, held_out = digits("train"), digits("test")
@@ -209,7 +210,7 @@ def likelihood_section(
     rows = [[name, f"{value:.3f}"] for name, value in baselines.items()]
     for name, points in bounds.items():
         for k, bound in points.items():
-            cost = f"{bound.mean:.3f} ± {bound.standard_error:.3f}"
+            cost = f"{bound.mean:.3f} ± {bound.standard_error:.3f} (standard error)"
             rows.append([f"this model, {k} {name} steps", cost])
     page.table(["code", "bits/dim"], rows)
     page.picture(pictures["bits-per-dim"], "bits/dim against the number of network calls.")
@@ -218,7 +219,8 @@ def likelihood_section(
         f"Rate and distortion of progressive coding (Figure 5) over {calls[-1]} optimal steps.",
     )
     say(
-        f"held-out digits: {best.mean:.3f} ± {best.standard_error:.3f} bits/dim with {calls[-1]} "
+        f"held-out digits: {best.mean:.3f} ± {best.standard_error:.3f} (standard error) bits/dim "
+        f"with {calls[-1]} "
         f"optimal steps (histogram of each pixel {baselines['histogram of each pixel']:.3f})"
     )
 

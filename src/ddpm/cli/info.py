@@ -11,6 +11,8 @@ from rich.table import Table
 
 from ddpm.cli.parse import positional
 from ddpm.loading import load
+from ddpm.runs.folder import RunFolder
+from ddpm.runtime.paths import user_path
 
 LONGEST = 100  # characters of a value
 
@@ -31,7 +33,16 @@ def run(argv: Sequence[str]) -> int:
         else f"measured on {model.denoising_error.images:,} images"
     )
     table.add_row("denoising error", measured)
-    for group, settings in {**model.config.to_dict(), "history": asdict(model.history)}.items():
+    run_folder = RunFolder(user_path(name))
+    pinned = [path.name for path in run_folder.pinned()]
+    if pinned:
+        table.add_row("kept for archives", ", ".join(pinned))
+    history = asdict(model.history)
+    facts = history.pop("facts") or {}
+    facts.pop("sample", None)
+    history["images_seen"] = history.pop("images")
+    groups = {**model.config.to_dict(), "images": facts, "history": history}
+    for group, settings in groups.items():
         for key, value in settings.items():
             table.add_row(f"{group}.{key}", escape(shortened(value)))
     Console().print(table)

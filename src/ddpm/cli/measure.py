@@ -16,9 +16,10 @@ from ddpm.errors import check
 from ddpm.likelihood.denoising_error import IMAGES
 from ddpm.loading import load, store_denoising_error
 from ddpm.pretrained import pretrained
-from ddpm.runs.folder import find_checkpoint
+from ddpm.runs.folder import RunFolder, find_checkpoint
 from ddpm.runtime import parallel
 from ddpm.runtime.atomic import check_writable
+from ddpm.runtime.paths import exists, user_path
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,16 @@ def run(argv: Sequence[str]) -> int:
     name, rest = positional(argv, "a run or checkpoint", "measure")
     args = parse(Measure, rest, f"measure {name or 'RUN'}", Measure())
     check(args.images >= 1, f"--images must be at least 1, got {args.images}")
-    file = args.out.expanduser() if args.out else find_checkpoint(Path(name).expanduser())
+    file = user_path(args.out) if args.out else find_checkpoint(user_path(name))
+    run_folder = RunFolder.of(file)
+    check(
+        run_folder is None or args.out is not None or file not in run_folder.pinned(),
+        f"{file} is needed by an archive and is not changed; give --out FILE",
+    )
+    check(
+        args.out is None or not exists(file),
+        f"{file} is there already and is not overwritten; choose another --out",
+    )
     check(
         file not in pretrained().values(),
         f"{name} comes with the package and is not changed; give --out FILE",

@@ -28,7 +28,7 @@ def run(argv: Sequence[str]) -> int:
             name,
             " x ".join(map(str, model.format.shape)),
             f"{model.num_parameters:,}",
-            f"{model.history.images:,} images of {model.history.data}",
+            f"{model.history.data}, {model.history.images:,} images seen",
             f"{file.stat().st_size / 2**20:.1f} MiB",
         )
     Console().print(table)

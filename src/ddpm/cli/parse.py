@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -20,14 +23,20 @@ SHORT = {"data.path": "--data", "training.max_minutes": "--max-minutes"}  # of o
 
 
 def parse(
-    what: type[T] | Callable[..., T], argv: Sequence[str], command: str, default: Any = None
+    what: type[T] | Callable[..., T],
+    argv: Sequence[str],
+    command: str,
+    default: Any = None,
+    about: str | None = None,
 ) -> T:
-    """`what` filled from `argv`; `--help` prints the options and exits with 0.
+    """`what` filled from `argv`; `--help` prints `about` and the options and exits with 0.
 
     Raises:
         DdpmError: an option is unknown, malformed or out of range.
     """
     options: dict[str, Any] = {} if default is None else {"default": default}
+    if about is not None:
+        options["description"] = f"{inspect.cleandoc(what.__doc__ or '')}\n\n{about}"
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):
@@ -49,6 +58,8 @@ def _sentence(box: str, command: str) -> str:
     words = re.sub(r"^Missing from .*?: ", "missing: ", words)
     union = r"(--\S+): no type matching (.+?) could be instantiated from (\[.*?\])\..*"
     words = re.sub(rf"^(?:Error parsing )?{union}", r"\1 cannot be \3; it takes \2", words)
+    words = re.sub(r"\{[^{}]*\}", lambda braces: braces[0].replace(" ", ""), words)
+    words = words.replace("{None,", "{").replace("|{[INT[INT...]]}", " or timesteps")
     return f"{words}; see `ddpm {command.split()[0]} --help`"
 
 
@@ -56,7 +67,7 @@ def positional(argv: Sequence[str], what: str, command: str) -> tuple[str, list[
     """The leading argument that `command` needs, and the rest."""
     if argv and argv[0] in ("-h", "--help"):
         return "", list(argv)
-    if not argv or argv[0].startswith("-"):
+    if not argv or (argv[0].startswith("-") and argv[0] != "-"):
         raise DdpmError(f"`ddpm {command}` needs {what} first; see `ddpm {command} --help`")
     return argv[0], list(argv[1:])
 
@@ -64,6 +75,12 @@ def positional(argv: Sequence[str], what: str, command: str) -> tuple[str, list[
 def say(*lines: str) -> None:
     """Print what was made and where."""
     print("\n".join(lines), file=sys.stdout, flush=True)
+
+
+def typed(path: Path) -> str:
+    """A path as it can be typed into a shell behind an option or as an argument."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith(("-", "~")) else text)
 
 
 def as_flags(sentence: str) -> str:

@@ -12,6 +12,7 @@ from ddpm.errors import check
 from ddpm.figures.curves import run_curves
 from ddpm.runs.folder import RunFolder
 from ddpm.runs.log import read_stats
+from ddpm.runtime.paths import user_path
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ def run(argv: Sequence[str]) -> int:
     """Read the run's stats.jsonl and draw it."""
     name, rest = positional(argv, "the folder of a run", "plot")
     args = parse(Plot, rest, f"plot {name or 'RUN'}", Plot())
-    folder = RunFolder(Path(name).expanduser())
+    folder = RunFolder(user_path(name))
     check(
         folder.stats.is_file(),
         f"{folder.path} is not the folder of a training run: it holds no {folder.stats.name}",

@@ -4,7 +4,6 @@ that anyone can afford.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,8 @@ from ddpm.evaluation import DigitRecogniser, pixel_frechet_distance
 from ddpm.loading import load
 from ddpm.model import Ddpm
 from ddpm.runs.folder import RunFolder
-from ddpm.runtime.atomic import write_text
+from ddpm.runtime.atomic import to_json, write_text
+from ddpm.runtime.paths import user_path
 from ddpm.training.loop import train
 from ddpm.training.presets import get_preset
 
@@ -80,7 +80,7 @@ def run(argv: Sequence[str]) -> int:
     check(args.images is None or args.images >= 1, f"--images must be positive, got {args.images}")
     training, held_out = digits("train"), digits("test")
     recogniser = DigitRecogniser(training)
-    out = args.out.expanduser()
+    out = user_path(args.out)
     rows: list[dict[str, object]] = []
     for number, variant in enumerate(TABLE2, start=1):
         say(f"{number} of {len(TABLE2)}: {variant.name}")
@@ -96,7 +96,7 @@ def run(argv: Sequence[str]) -> int:
         rows.append({"variant": variant.name, "paper": variant.paper, **measured})
         say(", ".join(f"{key} {value:.3f}" for key, value in measured.items()))
     document = {"steps": args.steps or get_preset("digits").training.steps, "rows": rows}
-    write_text(out / "table2.json", json.dumps(document, indent=2) + "\n")
+    write_text(out / "table2.json", to_json(document, 2) + "\n")
     Console().print(as_table(rows))
     say(f"written to {out / 'table2.json'}")
     return 0

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -18,6 +17,7 @@ from rich.table import Table
 from ddpm.cli.parse import parse, positional
 from ddpm.runs.folder import RunFolder
 from ddpm.runs.status import RunStatus, run_status
+from ddpm.runtime.paths import user_path
 
 REFRESH_SECONDS = 2.0  # seconds between two looks
 BARS = "▁▂▃▄▅▆▇█"
@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> int:
     """Show the run until it is complete, or the user has seen enough (Ctrl-C)."""
     name, rest = positional(argv, "the folder of a run", "watch")
     args = parse(Watch, rest, f"watch {name or 'RUN'}", Watch())
-    folder, console = RunFolder(Path(name).expanduser()), Console()
+    folder, console = RunFolder(user_path(name)), Console()
     status = run_status(folder)
     if args.once:
         console.print(frame(name, status))

@@ -159,6 +159,10 @@ def decompress(
     Raises:
         DdpmError: no such file, another version or model, or damage.
     """
+    check(
+        isinstance(data, File | bytes),
+        f"a {type(data).__name__} is no file of `compress`; give its bytes",
+    )
     file = data if isinstance(data, File) else parse(data)
     header, image_format = file.header, model.format
     check(

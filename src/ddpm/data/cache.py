@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ddpm.errors import DdpmError
 from ddpm.runtime.atomic import atomically
+from ddpm.runtime.paths import cache_home
 
 ADVICE = "make room there, or set XDG_CACHE_HOME to a folder that has some"
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/ddpm`, or `~/.cache/ddpm`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddpm"
+    """`ddpm` below `cache_home()`: `$XDG_CACHE_HOME/ddpm` or `~/.cache/ddpm` as a rule."""
+    return cache_home() / "ddpm"
 
 
 def cached(kind: str, sources: Sequence[Path], build: Callable[[Path], object]) -> Path:
@@ -44,8 +44,6 @@ def cached(kind: str, sources: Sequence[Path], build: Callable[[Path], object]) 
         target.parent.mkdir(parents=True, exist_ok=True)
         with _only_one(target.with_name(f".{target.name}.lock")):
             if not target.exists():
-                for partial in target.parent.glob(f".{target.name}.*.partial"):
-                    partial.unlink()  # of a process that was killed
                 atomically(target, build, ADVICE)
     except OSError as error:
         raise DdpmError(f"cannot write {target} ({error.strerror or error}); {ADVICE}") from error
@@ -54,9 +52,19 @@ def cached(kind: str, sources: Sequence[Path], build: Callable[[Path], object]) 
 
 @contextmanager
 def _only_one(path: Path) -> Iterator[None]:
-    """One process at a time; a process that dies lets the next one in."""
-    import fcntl  # not on Windows, where everything that needs no cache still works
+    """One process at a time; a process that dies lets the next one in, which clears up after it.
 
+    Where the system has no such locks (Windows), several processes may make the same file; each
+    renames a whole one into place.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        target = path.name.removesuffix(".lock")
+        for partial in path.parent.glob(f"{target}.*.partial"):
+            partial.unlink()  # of a process that was killed
         yield

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddpm.data.images import ImageSource
+from ddpm.data.listing import list_folder, readable_kinds
 from ddpm.data.streamed import MEMORY_LIMIT, open_encoded
 from ddpm.errors import DdpmError, check
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
 @dataclass
@@ -35,26 +34,21 @@ class ImageFiles:
         return str(self.paths[index])
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Every image file under `folder`, sorted."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-
-
 def image_folder(
     folder: Path, image_size: int, channels: int, memory_limit: int = MEMORY_LIMIT
 ) -> ImageSource:
-    """All PNG, JPEG, WebP and BMP files under `folder`.
+    """All image files under `folder`, whatever their folders are called.
 
     Raises:
         DdpmError: the folder holds no image, or more than 1% of them are broken.
     """
-    paths = list_images(folder)
-    check(
-        len(paths) > 0,
-        f"{folder} holds no images; it needs files ending in {', '.join(sorted(SUFFIXES))}",
-    )
-    return open_encoded(ImageFiles(paths, folder.name), image_size, channels, memory_limit)
+    paths = [Path(name) for name in list_folder(folder).images]
+    check(len(paths) > 0, no_images(folder))
+    encoded = ImageFiles(paths, folder.name)
+    return open_encoded(encoded, image_size, channels, memory_limit)
+
+
+def no_images(folder: Path) -> str:
+    """What is said of a folder without any."""
+    kinds = ", ".join(sorted(readable_kinds()))
+    return f"{folder} holds no images; it needs files ending in {kinds}"

@@ -65,13 +65,20 @@ class ImageFormat:
             images: uint8 [n, c, h, w].
             what: expects them, for the message.
         """
-        check(
-            images.dtype == torch.uint8,
-            f"{what} expects images of type uint8, got {images.dtype}",
-        )
+        self.check_type(images, what)
         check(
             images.ndim == 4 and tuple(images.shape[1:]) == self.shape,
             f"{what} expects images of shape {self.shape}, got {tuple(images.shape[1:])}",
+        )
+
+    def check_type(self, images: Tensor, what: str = "this model") -> None:
+        """Refuse anything but uint8: other types may hold anything, such as [-1, 1]."""
+        hint = (
+            "; format.from_unit(x) makes them of x in [-1, 1]" if images.is_floating_point() else ""
+        )
+        check(
+            images.dtype == torch.uint8,
+            f"{what} expects images of type uint8, got {images.dtype}{hint}",
         )
 
     def check_levels(self, highest: int, what: str = "this model") -> None:

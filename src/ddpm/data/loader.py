@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 from ddpm.data.images import ImageSource, SingleReads
 from ddpm.data.order import DataOrder
 from ddpm.errors import DdpmError
+
+RESTARTS = 3  # times that killed workers are replaced in one session of a run
+
+log = logging.getLogger("ddpm")
 
 
 class _OneByOne(Dataset[Tensor | DdpmError]):
@@ -75,10 +82,41 @@ def training_batches(
 def _batches(
     source: ImageSource, order: DataOrder, start: int, stop: int, rows: slice, workers: int
 ) -> Iterator[Tensor | DdpmError]:
-    """Batches that are indexed when they are asked for, or put together by workers."""
+    """Batches that are indexed when they are asked for, or put together by workers.
+
+    When the system kills a worker (for memory, as a rule) others take its place.
+    """
     if not isinstance(source, SingleReads):
-        return (source[order[step][rows]] for step in range(start, stop))
-    return iter(
+        yield from (source[order[step][rows]] for step in range(start, stop))
+        return
+    step = start
+    for left in range(RESTARTS, -1, -1):
+        read_ahead = _read_ahead(source, order, step, stop, rows, workers)
+        try:
+            for batch in read_ahead:
+                yield batch
+                step += 1
+            return
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            # A worker's own error says so; these are of its end.
+            own = isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error)
+            if own or "Caught " in str(error):
+                raise
+            del read_ahead
+            if left == 0:
+                raise DdpmError(
+                    f"the processes that read {source.name} are killed again and again; the "
+                    "machine may be out of memory: free some and resume"
+                ) from error
+            log.warning("a process that reads %s was killed; others take its place", source.name)
+
+
+def _read_ahead(
+    source: SingleReads, order: DataOrder, start: int, stop: int, rows: slice, workers: int
+) -> Iterator[Tensor | DdpmError]:
+    """Batches that workers put together; with the iterator go the workers."""
+    before = _child_handler()
+    loader = iter(
         DataLoader(
             _OneByOne(source),
             batch_sampler=(order[step][rows].tolist() for step in range(start, stop)),
@@ -88,3 +126,13 @@ def _batches(
             worker_init_fn=_ignore_signals,
         )
     )
+    # PyTorch would raise a worker's death anywhere in this process, even inside a step.
+    if before is not None:
+        signal.signal(signal.SIGCHLD, before)
+    return loader
+
+
+def _child_handler() -> Any:
+    """What is done now when a child process ends; None where that cannot be set."""
+    main = threading.current_thread() is threading.main_thread()
+    return signal.getsignal(signal.SIGCHLD) if main and hasattr(signal, "SIGCHLD") else None

@@ -1,4 +1,6 @@
-"""LSUN as it is distributed: an LMDB folder whose values are WebP or JPEG bytes.
+"""LMDB databases, as LSUN is distributed: their values are WebP, JPEG or PNG bytes.
+
+A database is a folder with a `data.mdb`, or a single file. Keys that count the images are none.
 
 The images are numbered in the order of their keys. LMDB can look up a key but not the n-th one, so
 the keys are listed once, in the cache; processes share that list through a memory map.
@@ -10,7 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ddpm.data.cache import cached
 from ddpm.data.images import ImageSource
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 # This process's open databases. LMDB allows one handle of a database in a process, and none may
 # be used that a fork has copied: the number is the process that opened it.
+MAGIC = (0xBEEFC0DE).to_bytes(4, "little")  # of an LMDB file
+NO_IMAGES = frozenset(
+    (b"length", b"__len__", b"__keys__", b"num_samples", b"num_images", b"size", b"count", b"keys")
+)
 _handles: dict[Path, tuple[int, lmdb.Environment]] = {}
 
 
@@ -46,7 +52,14 @@ def _reopen(folder: Path) -> lmdb.Environment:
 
         if folder in _handles:
             _handles.pop(folder)[1].close()
-        handle = lmdb.open(str(folder), readonly=True, create=False, lock=False, readahead=False)
+        handle = lmdb.open(
+            str(folder),
+            subdir=folder.is_dir(),
+            readonly=True,
+            create=False,
+            lock=False,
+            readahead=False,
+        )
     _handles[folder] = os.getpid(), handle
     return handle
 
@@ -67,7 +80,7 @@ class LmdbImages:
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder.resolve(), name
         handle = _reopen(self.folder)
-        data = folder / "data.mdb"
+        data = data_file(folder)
         # LMDB itself would only notice when it touches a missing page, and die of it.
         needed = (handle.info()["last_pgno"] + 1) * handle.stat()["psize"]
         size = data.stat().st_size
@@ -75,7 +88,9 @@ class LmdbImages:
 
         def keys() -> Iterator[bytes]:
             with _named(folder), handle.begin() as transaction, transaction.cursor() as cursor:
-                yield from cursor.iternext(keys=True, values=False)
+                for key in cursor.iternext(keys=True, values=False):
+                    if key.lower().replace(b"-", b"_") not in NO_IMAGES:
+                        yield key
 
         self.keys = Packed(cached("keys", [data], lambda partial: write_packed(partial, keys())))
 
@@ -96,23 +111,33 @@ class LmdbImages:
         return f"image {self.keys[index].decode(errors='replace')} of {self.folder}"
 
 
-def is_lmdb(folder: Path) -> bool:
-    """Whether this is a database's folder."""
-    return (folder / "data.mdb").is_file()
+def data_file(path: Path) -> Path:
+    """The file of a database that is a folder, or is that file itself."""
+    return path / "data.mdb" if path.is_dir() else path
 
 
-def find_databases(folder: Path, split: Literal["train", "test"]) -> list[Path]:
-    """The databases of a split in a folder of them, by LSUN's naming: CATEGORY_train_lmdb."""
-    ending = {"train": "_train_lmdb", "test": "_val_lmdb"}[split]
-    return sorted(path for path in folder.glob(f"*{ending}") if is_lmdb(path))
+def is_lmdb(path: Path) -> bool:
+    """Whether this is a database: a folder of one, or a file of that name with a whole page."""
+    if path.is_dir():
+        return (path / "data.mdb").is_file()
+    if path.name == "lock.mdb" or path.suffix.lower() not in (".lmdb", ".mdb"):
+        return False
+    with path.open("rb") as file:
+        return path.name == "data.mdb" or MAGIC in file.read(20)
+
+
+def databases_among(files: list[Path]) -> list[Path]:
+    """The databases among files; one whose file is a `data.mdb` goes by its folder."""
+    found = [path for path in files if is_lmdb(path)]
+    return sorted({path.parent if path.name == "data.mdb" else path for path in found})
 
 
 def lmdb_images(
-    folder: Path, image_size: int, channels: int, memory_limit: int = MEMORY_LIMIT
+    path: Path, image_size: int, channels: int, memory_limit: int = MEMORY_LIMIT
 ) -> ImageSource:
     """All images of one database.
 
     Raises:
         DdpmError: the database cannot be read or is empty, or more than 1% of it is broken.
     """
-    return open_encoded(LmdbImages(folder, folder.name), image_size, channels, memory_limit)
+    return open_encoded(LmdbImages(path, path.name), image_size, channels, memory_limit)

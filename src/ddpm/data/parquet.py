@@ -1,4 +1,6 @@
-"""Image data sets in the Hugging Face Parquet layout: a column `image` of encoded bytes.
+"""Image data sets as Parquet files, which is how the Hugging Face hub stores them.
+
+The images are a column of encoded bytes, plain or inside a struct, whatever it is called.
 
 A Parquet file is read in groups of some hundred rows, which suits no shuffled order. The encoded
 bytes of a small set are therefore held in memory, and those of a big one unpacked once, into a file
@@ -16,21 +18,31 @@ from typing import Any
 import torch
 
 from ddpm.data.cache import cached
-from ddpm.data.images import ImageSource, MemoryImages
+from ddpm.data.images import ImageSource
 from ddpm.data.packed import Packed, write_packed
 from ddpm.data.streamed import MEMORY_LIMIT, fits_in_memory, open_encoded
 from ddpm.errors import DdpmError, check
 
-COLUMN, LABELS = "image", "label"
+COLUMNS = ("image", "img", "images", "jpg", "jpeg", "png", "webp", "picture", "bytes")
+LABELS = ("label", "labels", "fine_label", "class", "target")
 ROWS_AT_A_TIME = 256
 
 
 @dataclass
 class Rows:
-    """The encoded images of Parquet files."""
+    """The encoded images of Parquet files.
+
+    Args:
+        cells: the images.
+        name: of the set.
+        labels: the class of each, where every row says it.
+        empty: rows without an image, which are left out.
+    """
 
     cells: Sequence[bytes] | Packed
     name: str
+    labels: torch.Tensor | None = None
+    empty: int = 0
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -65,47 +77,118 @@ def _values(path: Path, column: str) -> Iterator[Any]:
             yield from batch.column(0).to_pylist()
 
 
-def _cells(files: list[Path]) -> Iterator[bytes]:
-    """The encoded images of all files, in order."""
-    for path in files:
-        for value in _values(path, COLUMN):
-            data = value.get("bytes") if isinstance(value, dict) else value
-            if not isinstance(data, bytes):
-                raise DdpmError(f"an image in {path} is not stored as bytes")
-            yield data
+def image_column(path: Path) -> str:
+    """The column that holds encoded images: one of the usual name, or the only one that can.
+
+    Raises:
+        DdpmError: there is none, or it is unclear which.
+    """
+    import pyarrow
+
+    def is_bytes(kind: Any) -> bool:
+        if pyarrow.types.is_dictionary(kind):
+            kind = kind.value_type
+        return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
+
+    with _opened(path) as file:
+        schema = file.schema_arrow
+    candidates = []
+    for column in schema:
+        kind = column.type
+        fields = [kind.field(i) for i in range(kind.num_fields)]
+        inside = pyarrow.types.is_struct(kind) and any(
+            field.name == "bytes" and is_bytes(field.type) for field in fields
+        )
+        if is_bytes(kind) or inside:
+            candidates.append(column.name)
+    usual = [name for name in COLUMNS if name in candidates]
+    check(
+        len(candidates) > 0,
+        f"{path} has no column of encoded images but {', '.join(schema.names)}; write them as PNG "
+        "or JPEG bytes",
+    )
+    check(
+        bool(usual) or len(candidates) == 1,
+        f"{path} has several columns of bytes ({', '.join(candidates)}); call that of the images "
+        "'image'",
+    )
+    return usual[0] if usual else candidates[0]
 
 
-def _labels(files: list[Path]) -> torch.Tensor | None:
+def has_images(path: Path) -> bool:
+    """Whether a file has a column of images, or is none that tells."""
+    try:
+        return bool(image_column(path))
+    except DdpmError:
+        return False
+
+
+def _cells(path: Path, column: str) -> Iterator[bytes | None]:
+    """The encoded images of a file, in order; None for an empty row."""
+    for value in _values(path, column):
+        data = value.get("bytes") if isinstance(value, dict) else value
+        elsewhere = value.get("path") if isinstance(value, dict) and data is None else None
+        check(
+            not elsewhere,
+            f"{path} holds only the paths of its images (such as {elsewhere}) and not the images "
+            "themselves; name their folder instead",
+        )
+        yield data
+
+
+def _labels(files: list[Path]) -> list[int] | None:
     """The label of every row, if each has one and it is a number."""
+    labels: list[int] = []
     for path in files:
         with _opened(path) as file:
-            if LABELS not in file.schema_arrow.names:
-                return None
-    labels = [label for path in files for label in _values(path, LABELS)]
-    return torch.tensor(labels) if all(isinstance(label, int) for label in labels) else None
+            names = [name for name in LABELS if name in file.schema_arrow.names]
+        if not names:
+            return None
+        labels += _values(path, names[0])
+    return labels if all(isinstance(label, int) for label in labels) else None
+
+
+def parquet_rows(
+    files: list[Path], image_size: int, channels: int, name: str, memory_limit: int = MEMORY_LIMIT
+) -> Rows:
+    """The encoded images of the files, in order: in memory, or unpacked into the cache.
+
+    Raises:
+        DdpmError: pyarrow is not installed, or a file has no column of images or is damaged.
+    """
+    count = 0
+    for path in files:
+        with _opened(path) as file:
+            count += file.metadata.num_rows
+    columns = {path: image_column(path) for path in files}
+
+    def rows() -> Iterator[bytes | None]:
+        for path, column in columns.items():
+            yield from _cells(path, column)
+
+    def full() -> Iterator[bytes]:
+        return (data for data in rows() if data is not None)
+
+    if not fits_in_memory(count, image_size, channels, memory_limit):
+        packed = Packed(cached("images", files, lambda path: write_packed(path, full())))
+        return Rows(packed, name, empty=count - len(packed))
+    everything, labels = list(rows()), _labels(files)
+    kept = [i for i, data in enumerate(everything) if data is not None]
+    return Rows(
+        [data for data in everything if data is not None],
+        name,
+        None if labels is None else torch.tensor([labels[i] for i in kept]),
+        count - len(kept),
+    )
 
 
 def parquet_images(
     files: list[Path], image_size: int, channels: int, name: str, memory_limit: int = MEMORY_LIMIT
 ) -> ImageSource:
-    """Every image of the files, in order.
+    """Every image of the files, in order, with their labels.
 
     Raises:
-        DdpmError: pyarrow is not installed, a file has no image column or is damaged, or more than
-            1% of the images are broken.
+        DdpmError: see `parquet_rows`; or more than 1% of the images are broken.
     """
-    count = 0
-    for path in files:
-        with _opened(path) as file:
-            names = file.schema_arrow.names
-            check(COLUMN in names, f"{path} has no column '{COLUMN}' but {', '.join(names)}")
-            count += file.metadata.num_rows
-    cells: Sequence[bytes] | Packed
-    if fits_in_memory(count, image_size, channels, memory_limit):
-        cells = list(_cells(files))
-    else:
-        cells = Packed(cached("images", files, lambda path: write_packed(path, _cells(files))))
-    source = open_encoded(Rows(cells, name), image_size, channels, memory_limit)
-    if isinstance(source, MemoryImages) and len(source) == count:
-        source.labels = _labels(files)
-    return source
+    rows = parquet_rows(files, image_size, channels, name, memory_limit)
+    return open_encoded(rows, image_size, channels, memory_limit)

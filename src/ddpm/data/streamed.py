@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import tempfile
+from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ddpm.data.decode import BROKEN, decode_image, decode_many
+from ddpm.data.cache import cache_folder
+from ddpm.data.decode import BrokenImage, Decoded, decode_image, decode_many
 from ddpm.data.images import EncodedImages, ImageFormat, ImageSource, MemoryImages
 from ddpm.errors import DdpmError, check
+from ddpm.runtime.atomic import atomically
 
 log = logging.getLogger("ddpm")
 MEMORY_LIMIT = 2 * 2**30  # bytes of pixels up to which a set is held in memory
 PROBED = 200  # images of a streamed set that are decoded before it is accepted
-SUBSTITUTES = 3  # images in a row that may be tried in place of one
+MAX_BROKEN = 0.01  # share of a set
 
 
 @dataclass
 class StreamedImages:
     """A big set, decoded image by image when asked for, in any process.
 
-    An image that cannot be decoded is named once, and the next one in the set stands in for it:
-    a run of days does not end for one bad picture in millions, and what an index shows stays a
-    function of the data alone.
+    An image that cannot be decoded is named once, and the next good one in the set stands in for
+    it, however far away: a run of days does not end for bad pictures among millions, and what an
+    index shows stays a function of the data alone.
     """
 
     encoded: EncodedImages
@@ -50,28 +56,38 @@ class StreamedImages:
         """One image.
 
         Raises:
-            DdpmError: its bytes cannot be read, or it and the next ones are all broken.
+            DdpmError: its bytes cannot be read, or no image of the set can be decoded.
         """
-        for candidate in range(index, index + SUBSTITUTES):
-            candidate %= len(self)
+        for offset in range(len(self)):
+            candidate = (index + offset) % len(self)
             data = self.encoded[candidate]
             try:
                 return decode_image(data, self.image_size, self.channels)
-            except BROKEN as error:
+            except BrokenImage as error:
                 if candidate not in self._named:
                     self._named.add(candidate)
                     log.warning(
-                        "%s cannot be decoded (%s); the next image is used instead",
+                        "%s cannot be used (%s); the next image is used instead",
                         self.encoded.describe(candidate),
-                        type(error).__name__,
+                        error,
                     )
-        raise DdpmError(
-            f"{self.encoded.describe(index)} and the {SUBSTITUTES - 1} images after it cannot be "
-            "decoded; repair the data and resume"
-        )
+        raise DdpmError(f"no image of {self.name} can be decoded; copy the data again")
 
     def __getitem__(self, indices: Tensor) -> UInt8[Tensor, "b c h w"]:
         return torch.stack([self.read(int(i)) for i in indices])
+
+
+@dataclass
+class Report:
+    """What was found when a set was opened.
+
+    Args:
+        left_out: how many images are not used, by the reason.
+        kept: the indices of those that are; None if not all were looked at.
+    """
+
+    left_out: Counter[str] = field(default_factory=Counter)
+    kept: list[int] | None = None
 
 
 def fits_in_memory(count: int, image_size: int, channels: int, limit: int) -> bool:
@@ -80,23 +96,90 @@ def fits_in_memory(count: int, image_size: int, channels: int, limit: int) -> bo
 
 
 def open_encoded(
-    encoded: EncodedImages, image_size: int, channels: int, memory_limit: int = MEMORY_LIMIT
+    encoded: EncodedImages,
+    image_size: int,
+    channels: int,
+    memory_limit: int = MEMORY_LIMIT,
+    report: Report | None = None,
 ) -> ImageSource:
     """The pixels of `encoded`: in memory, without what is broken, or streamed.
 
+    Args:
+        encoded: the images; if it has `labels`, those in memory get them.
+        image_size, channels: what they become.
+        memory_limit: bytes of pixels up to which they are held in memory.
+        report: is told what was found.
+
     Raises:
-        DdpmError: there are none, or more than 1% are broken; of a streamed set `PROBED` images
-            are looked at.
+        DdpmError: there are none, or more than 1% are broken. Of a streamed set `PROBED` images
+            are looked at, and all of them if more than 1% of those are broken.
     """
     count = len(encoded)
     check(count > 0, f"{encoded.name} holds no images")
-    if fits_in_memory(count, image_size, channels, memory_limit):
-        images, broken = decode_many(encoded, range(count), image_size, channels)
-        for name in broken:
-            log.warning("skipped a broken image: %s", name)
-        if broken:
-            log.warning("skipped %d of %d images", len(broken), count)
-        return MemoryImages(torch.stack(images), name=encoded.name)
-    tried = min(count, PROBED)
-    decode_many(encoded, [i * count // tried for i in range(tried)], image_size, channels)
-    return StreamedImages(encoded, image_size, channels)
+    whole = fits_in_memory(count, image_size, channels, memory_limit)
+    tried = count if whole else min(count, PROBED)
+    decoded = decode_many(encoded, [i * count // tried for i in range(tried)], image_size, channels)
+    if not whole and len(decoded.broken) > MAX_BROKEN * tried:
+        log.warning(
+            "%d of %d images tried are broken; looking at all %s of %s",
+            *(len(decoded.broken), tried, f"{count:,}", encoded.name),
+        )
+        tried = count
+        decoded = _look_at_all(encoded, image_size, channels)
+    _warn(decoded, tried, "skipped" if whole else "found")
+    if report is not None:
+        report.left_out.update(decoded.left_out)
+        report.left_out["broken"] += len(decoded.broken)
+        report.kept = decoded.kept if whole else None
+    if not whole:
+        return StreamedImages(encoded, image_size, channels)
+    found = ", ".join(f"{count:,} {reason}" for reason, count in decoded.left_out.items())
+    check(len(decoded.images) > 0, f"no image of {encoded.name} can be used: {found}")
+    labels = getattr(encoded, "labels", None)
+    return MemoryImages(
+        torch.stack(decoded.images),
+        name=encoded.name,
+        labels=None if labels is None else labels[decoded.kept],
+    )
+
+
+def _look_at_all(encoded: EncodedImages, image_size: int, channels: int) -> Decoded:
+    """What is broken in a set that does not fit in memory."""
+    everything = Decoded()
+    for first in range(0, len(encoded), PROBED):
+        part = range(first, min(first + PROBED, len(encoded)))
+        decoded = decode_many(encoded, part, image_size, channels)
+        everything.broken += decoded.broken
+        everything.left_out.update(decoded.left_out)
+    return everything
+
+
+def _warn(decoded: Decoded, tried: int, verb: str) -> None:
+    """Name the broken images in a file; refuse a set of which too many are."""
+    broken = decoded.broken
+    if not broken:
+        return
+    listed = _listed(broken)
+    if len(broken) > MAX_BROKEN * tried:
+        raise DdpmError(
+            f"{len(broken):,} of {tried:,} images cannot be read, first {broken[0]}; "
+            f"{listed} lists them all: repair or remove them"
+        )
+    log.warning(
+        "%s %s of %s images that cannot be read, first %s; %s lists them all",
+        *(verb, f"{len(broken):,}", f"{tried:,}", broken[0], listed),
+    )
+
+
+def _listed(broken: list[str]) -> Path:
+    """A file with the names of all of them."""
+    text = "\n".join(broken) + "\n"
+    data = text.encode(errors="surrogateescape")
+    stamp = hashlib.blake2b(data, digest_size=6).hexdigest()
+    path = cache_folder() / f"broken-{stamp}.txt"
+    try:
+        atomically(path, lambda partial: partial.write_bytes(data))
+    except DdpmError:  # no place for a cache
+        path = Path(tempfile.gettempdir()) / path.name
+        atomically(path, lambda partial: partial.write_bytes(data))
+    return path

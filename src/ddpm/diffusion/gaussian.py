@@ -25,6 +25,10 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 ErrorCurve = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 
 
+# abar below which sqrt(1 / abar) is no float32 and x_0 cannot be read off the noise in x_t.
+NO_SIGNAL = 1e-76
+
+
 class PMeanVariance(NamedTuple):
     """The reverse step p(x_{t-1} | x_t) = N(mean, variance I), and the x_0 it aims at.
 
@@ -58,6 +62,7 @@ class GaussianDiffusion(ForwardProcess):
             gives the mean squared error of the predicted x_0 there, [k] or one for every pixel
             and channel, [k, c, h, w]; as it was measured. It is asked for
             `schedule.timesteps`, so it serves every respaced chain too.
+        whole: of a respaced chain, the one that the network was trained on, if that matters.
 
     Raises:
         DdpmError: an unknown type, or a combination that has no meaning.
@@ -67,6 +72,7 @@ class GaussianDiffusion(ForwardProcess):
     variance_type: VarianceType = "fixed_large"
     clip_sample: bool = True
     xstart_mse: ErrorCurve | None = None
+    whole: GaussianDiffusion | None = None
 
     def __post_init__(self) -> None:
         for value, options, what in (
@@ -80,7 +86,7 @@ class GaussianDiffusion(ForwardProcess):
             "variance_type 'analytic' needs the network's measured denoising error, xstart_mse",
         )
         check(
-            bool(self.schedule.alphas_cumprod[-1] > 0)
+            bool(self.schedule.alphas_cumprod[-1] > NO_SIGNAL)
             or self.prediction_type in ("sample", "v_prediction"),
             f"this schedule ends in pure noise, from which '{self.prediction_type}' cannot recover "
             "x_0; use prediction_type sample or v_prediction",
@@ -94,10 +100,14 @@ class GaussianDiffusion(ForwardProcess):
     def respace(self, timesteps: Sequence[int] | NDArray[np.int64]) -> GaussianDiffusion:
         """The same model on the shorter chain through `timesteps` (see `NoiseSchedule.respace`).
 
+        A network that predicts mu~ predicts that of a step of the whole chain: x_0 is found from
+        it there, and the mean of the longer step from x_0.
+
         Raises:
             DdpmError: they do not increase, or are none of this chain's.
         """
-        return replace(self, schedule=self.schedule.respace(timesteps))
+        whole = (self.whole or self) if self.prediction_type == "previous_mean" else None
+        return replace(self, schedule=self.schedule.respace(timesteps), whole=whole)
 
     def with_variance(
         self, variance_type: VarianceType, xstart_mse: ErrorCurve | None = None
@@ -129,6 +139,8 @@ class GaussianDiffusion(ForwardProcess):
                 self.coefficient("sqrt_alphas_cumprod", t, x_t) * x_t
                 - self.coefficient("sqrt_one_minus_alphas_cumprod", t, x_t) * output
             )
+        if self.whole is not None:
+            return self.whole.to_xstart(output, x_t, self.timesteps(t))
         rest = output - self.coefficient("posterior_mean_coef2", t, x_t) * x_t
         return rest / self.coefficient("posterior_mean_coef1", t, x_t)
 
@@ -153,6 +165,8 @@ class GaussianDiffusion(ForwardProcess):
                 self.coefficient("sqrt_alphas_cumprod", t, x_t) * noise
                 - self.coefficient("sqrt_one_minus_alphas_cumprod", t, x_t) * x_start
             )
+        if self.whole is not None:
+            return self.whole.from_xstart(x_start, x_t, self.timesteps(t), to)
         return self.q_posterior_mean_variance(x_start, x_t, t)[0]
 
     def convert(self, output: Images, x_t: Images, t: Times, to: PredictionType) -> Images:
@@ -160,6 +174,14 @@ class GaussianDiffusion(ForwardProcess):
         return self.from_xstart(self.to_xstart(output, x_t, t), x_t, t, to)
 
     # -- the reverse process ---------------------------------------------------------------------
+
+    def timesteps(self, t: Times) -> Times:
+        """The timesteps of the whole chain, [b], at time indices of this one."""
+        table = self._cache.setdefault(
+            ("timesteps", t.device, torch.long),
+            torch.from_numpy(self.schedule.timesteps.copy()).to(t.device),
+        )
+        return table[t]
 
     def model_output(self, denoiser: Denoiser, x_t: Images, t: Times) -> Tensor:
         """Call the network at the times it was trained on and check the shape of its answer.
@@ -172,11 +194,7 @@ class GaussianDiffusion(ForwardProcess):
         Raises:
             DdpmError: the answer has another shape than [b, c or 2c, ...].
         """
-        table = self._cache.setdefault(
-            ("timesteps", t.device, torch.long),
-            torch.from_numpy(self.schedule.timesteps.copy()).to(t.device),
-        )
-        output = denoiser(x_t, table[t])
+        output = denoiser(x_t, self.timesteps(t))
         channels = x_t.shape[1] * (2 if self.learns_variance else 1)
         expected = (x_t.shape[0], channels, *x_t.shape[2:])
         check(
@@ -254,7 +272,7 @@ class GaussianDiffusion(ForwardProcess):
         clip = self.clip_sample if clip_sample is None else clip_sample
         if clip:  # before the mean is formed, never after
             pred_xstart = pred_xstart.clamp(-1, 1)
-        if self.prediction_type == "previous_mean":
+        if self.prediction_type == "previous_mean" and self.whole is None:
             mean = prediction
         else:
             mean = self.q_posterior_mean_variance(pred_xstart, x_t, t)[0]

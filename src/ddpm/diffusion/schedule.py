@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ddpm.errors import DdpmError, check
 
 Array = NDArray[np.float64]
+TINY = 1e-6  # ratios below which 1 - beta has lost too many digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,7 @@ class NoiseSchedule:
     Args:
         betas: [T] forward variances, each in (0, 1]; 1 is allowed only in the last place.
         timesteps: [T] what the network is told for each step; 0..T-1 unless respaced.
+        ratios: [T] of a respaced chain, 1 - beta_t where that is too small for a beta to tell.
 
     Raises:
         DdpmError: betas are empty, not a vector, not finite or out of range.
@@ -34,6 +36,7 @@ class NoiseSchedule:
 
     betas: Array
     timesteps: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    ratios: Array | None = None
 
     alphas: Array = field(init=False)
     alphas_cumprod: Array = field(init=False)
@@ -60,7 +63,7 @@ class NoiseSchedule:
                 "lower beta_end or raise beta_start"
             )
         check(
-            bool((betas[:-1] < 1).all()),
+            self.ratios is not None or bool((betas[:-1] < 1).all()),
             "a beta of 1 erases the image, so only the last beta may be 1",
         )
         steps = np.array(self.timesteps, dtype=np.int64)
@@ -69,12 +72,15 @@ class NoiseSchedule:
         check(steps.shape == betas.shape, "timesteps must have as many entries as betas")
 
         alphas = 1.0 - betas
+        if self.ratios is not None:
+            alphas = np.where(self.ratios < TINY, self.ratios, alphas)
         abar = np.cumprod(alphas)
         abar_prev = np.append(1.0, abar[:-1])
         variance = betas * (1.0 - abar_prev) / (1.0 - abar)  # Eq. 7, beta~_t
         # beta~_0 is 0, so its entry is replaced by the next one, as in the authors' code.
         replacement = variance[1] if betas.size > 1 else betas[0]
-        with np.errstate(divide="ignore"):  # jsd ends at abar_T = 0: its reciprocal is infinite
+        # jsd ends at abar_T = 0, and others all but: the reciprocal is infinite.
+        with np.errstate(divide="ignore", over="ignore"):
             recip = 1.0 / abar
         derived = {
             "betas": betas,
@@ -115,7 +121,7 @@ class NoiseSchedule:
         is that of a Gaussian around x^_0 with the variance that stands in for beta~_0.
         """
         snr = self.snr
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             steps = snr[:-1] / snr[1:] - 1.0
         return 0.5 * np.append(1.0 / (snr[0] * self.fixed_large_variance[0]), steps)
 
@@ -140,8 +146,10 @@ class NoiseSchedule:
         if steps.size == self.num_timesteps:
             return self
         abar = self.alphas_cumprod[steps]
-        betas = 1.0 - abar / np.append(1.0, abar[:-1])
-        return NoiseSchedule(betas, self.timesteps[steps])
+        before = np.append(1.0, abar[:-1])
+        # From pure noise to pure noise any beta leads; 1 is one.
+        ratios = np.divide(abar, before, out=np.zeros_like(abar), where=before > 0)
+        return NoiseSchedule(1.0 - ratios, self.timesteps[steps], ratios)
 
 
 def _warmup(start: float, end: float, total: int, fraction: float) -> Array:

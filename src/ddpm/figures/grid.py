@@ -14,7 +14,7 @@ from torch import Tensor
 from ddpm.data.images import ImageFormat
 
 GAP = 1  # pixels of the original images between two of them
-SIDE = 32  # images smaller than this are enlarged by a whole factor
+WIDTH, MOST = 512, 32  # small pictures are enlarged to about this many pixels, at most 32 times
 
 
 def image_grid(
@@ -29,7 +29,7 @@ def image_grid(
         images: grey levels.
         image_format: of the images.
         columns: images a row; makes the grid about square by default.
-        scale: enlargement; brings small images to about 32 pixels by default.
+        scale: enlargement; by default a whole factor that makes the picture about 512 wide.
     """
     pixels = image_format.to_display(images)
     n, height, width, _ = pixels.shape
@@ -41,8 +41,8 @@ def image_grid(
     for i, image in enumerate(pixels):
         y, x = i // columns * (height + GAP) + GAP, i % columns * (width + GAP) + GAP
         canvas[y : y + height, x : x + width] = image
-    scale = scale or max(1, round(SIDE / height))
     picture = Image.fromarray(canvas)
+    scale = scale or min(max(1, round(WIDTH / max(picture.size))), MOST)
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 

@@ -31,23 +31,21 @@ class Bound:
     """The bound of n images under a chain of K steps, in bits per dimension.
 
     Args:
-        terms: [n, K]; terms[:, 0] is L_0, terms[:, i] the KL of the step from time i to i-1.
-        prior: [n], L_T.
-        xstart_mse: [n, K], squared error of the predicted x_0, images in [-1, 1].
-        eps_mse: [n, K], squared error of the predicted noise.
+        total: [n], bits/dim of each image.
+        prior: [n], L_T of each.
+        terms: [K], means over the images; terms[0] is L_0, terms[i] the KL of the step from time i
+            to i-1.
+        xstart_mse: [K], mean squared error of the predicted x_0, images in [-1, 1].
+        eps_mse: [K], mean squared error of the predicted noise.
         timesteps: [K], the times of the whole chain that were visited.
     """
 
-    terms: Array
+    total: Array
     prior: Array
+    terms: Array
     xstart_mse: Array
     eps_mse: Array
     timesteps: NDArray[np.int64]
-
-    @property
-    def total(self) -> Array:
-        """[n], bits/dim of each image."""
-        return self.prior + self.terms.sum(axis=1)
 
     @property
     def mean(self) -> float:
@@ -56,7 +54,7 @@ class Bound:
 
     @property
     def standard_error(self) -> float:
-        """Of the mean, over images."""
+        """Of the mean, over images; not a number for a single one."""
         n = len(self.total)
         return float(self.total.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
 
@@ -67,8 +65,8 @@ class Bound:
         (bits/dim), rmse and psnr compare the x_0 predicted then with the image on the scale of
         0..255. The last entry is the lossless end: all terms paid, nothing left to see.
         """
-        received = self.prior.mean() + np.append(0.0, np.cumsum(self.terms.mean(0)[::-1]))
-        mse = np.append(self.xstart_mse.mean(axis=0)[::-1], 0.0)
+        received = self.prior.mean() + np.append(0.0, np.cumsum(self.terms[::-1]))
+        mse = np.append(self.xstart_mse[::-1], 0.0)
         rmse = unit_to_byte_rmse(mse)
         with np.errstate(divide="ignore"):
             psnr = 20 * np.log10(255.0 / rmse)
@@ -107,7 +105,8 @@ def evaluate_bound(
     check(n > 0, "there are no images to evaluate")
     check(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
     randomness = Randomness(seed, "bound")
-    measured = torch.zeros(3, n, steps, dtype=torch.float64)  # terms, errors of x_0 and of eps
+    sums = torch.zeros(3, steps, dtype=torch.float64)  # of terms, errors of x_0 and of eps
+    total = torch.zeros(n, dtype=torch.float64)
     prior = torch.zeros(n, dtype=torch.float64)
     calls = itertools.count()  # dealt out to the processes one by one
     counter = Counter(progress, n * steps, "bits/dim")
@@ -118,15 +117,19 @@ def evaluate_bound(
             x_start = image_format.to_unit(batch.to(device or batch.device))
             index = rows.to(x_start.device)
             prior[rows] = prior_bpd(diffusion, x_start).double().cpu()
+            measured = torch.zeros(3, len(rows), steps, dtype=torch.float64)
             for i, timestep in enumerate(diffusion.schedule.timesteps):
                 if parallel.is_mine(next(calls)):
                     noise = randomness.normal(index, image_format.shape, int(timestep))
                     found = _measure(diffusion, denoiser, x_start, noise, i, image_format.levels)
-                    measured[:, rows, i] = found.cpu()
+                    measured[:, :, i] = found.cpu()
                 counter.advance(len(index))
-    parallel.all_reduce_sum(measured)
-    terms, xstart_mse, eps_mse = measured.numpy()
-    return Bound(terms, prior.numpy(), xstart_mse, eps_mse, diffusion.schedule.timesteps)
+            parallel.all_reduce_sum(measured)  # so that every process adds up in the same order
+            total[rows] = prior[rows] + measured[0].sum(dim=1)
+            sums += measured.sum(dim=1)
+    terms, xstart_mse, eps_mse = (sums / n).numpy()
+    times = diffusion.schedule.timesteps
+    return Bound(total.numpy(), prior.numpy(), terms, xstart_mse, eps_mse, times)
 
 
 def _measure(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from ddpm.diffusion.gaussian import GaussianDiffusion, VarianceType
-from ddpm.errors import DdpmError, check
+from ddpm.errors import DdpmError, check, whole_number
 from ddpm.likelihood.denoising_error import DenoisingError
 from ddpm.likelihood.trajectory import (
     Timesteps,
@@ -17,6 +17,8 @@ from ddpm.likelihood.trajectory import (
 )
 
 TrajectoryName = Literal["even", "quadratic", "optimal"]
+Use = Literal["bits", "noisy", "smooth"]
+ENOUGH = 50  # network calls from which on the trajectory of least bits also draws best
 
 
 @dataclass(frozen=True)
@@ -29,28 +31,73 @@ class Plan:
 
     steps: int | None = None
     """Timesteps to visit; all T of the model by default."""
-    trajectory: TrajectoryName | tuple[int, ...] = "even"
-    """Which timesteps: even, quadratic, optimal (of least bits), or the timesteps themselves."""
+    trajectory: TrajectoryName | tuple[int, ...] | None = None
+    """Which timesteps: even, quadratic, optimal (of least bits), or the timesteps themselves; the
+    best known for that many steps by default."""
     variance: VarianceType | None = None
-    """fixed_small, fixed_large or analytic; the model's own by default."""
+    """fixed_small, fixed_large or analytic; by default the model's own for all steps, and the best
+    known for fewer."""
 
     def __post_init__(self) -> None:
-        check(
-            self.steps is None or self.steps >= 1,
-            f"the number of steps must be at least 1, got {self.steps}",
-        )
-        if not isinstance(self.trajectory, str):
+        if self.steps is not None:
+            steps = whole_number("the number of steps", self.steps, 1)
+            object.__setattr__(self, "steps", steps)
+        if isinstance(self.trajectory, str):
+            self._check_name(self.trajectory, TrajectoryName, "trajectory")
+            check(
+                self.steps is not None,
+                f"a trajectory ({self.trajectory}) chooses among the timesteps; say how many with "
+                "--steps (steps=), or leave it out and all are visited",
+            )
+        elif self.trajectory is not None:
             object.__setattr__(self, "trajectory", tuple(map(int, self.trajectory)))
             check(
                 self.steps in (None, len(self.trajectory)),
                 f"steps is {self.steps}, but {len(self.trajectory)} timesteps are given",
             )
-        for value, options, what in (
-            (self.trajectory, get_args(TrajectoryName), "trajectory"),
-            (self.variance, get_args(VarianceType), "variance"),
-        ):
-            if isinstance(value, str) and value not in options:
-                raise DdpmError(f"unknown {what} '{value}'; choose from {', '.join(options)}")
+        if self.variance is not None:
+            self._check_name(self.variance, VarianceType, "variance")
+
+    @staticmethod
+    def _check_name(value: str, options: object, what: str) -> None:
+        names = get_args(options)
+        if value not in names:
+            raise DdpmError(f"unknown {what} '{value}'; choose from {', '.join(names)}")
+
+    def resolved(self, diffusion: GaussianDiffusion, measured: bool, use: Use = "bits") -> Plan:
+        """The same plan with its defaults filled in: the best known (RESULTS.md) for its steps.
+
+        Args:
+            diffusion: all T steps.
+            measured: whether the model's denoising error is known.
+            use: bits, or samples that are drawn with the noise of the reverse step (noisy) or
+                without (smooth).
+        """
+        own, total = diffusion.variance_type, diffusion.num_timesteps
+        whole = self.trajectory is None and self.steps in (None, total)
+        variance: VarianceType | None
+        if use == "smooth":
+            variance = self.variance
+        elif whole or diffusion.learns_variance:
+            variance = self.variance or own
+        elif measured:
+            variance = self.variance or "analytic"
+        else:
+            variance = self.variance or ("fixed_small" if use == "noisy" else own)
+        if whole:
+            return replace(self, steps=None, variance=variance)
+        if self.trajectory is not None:
+            return replace(self, variance=variance)
+        least_bits = use == "bits" or (use == "noisy" and (self.steps or total) >= ENOUGH)
+        best: TrajectoryName = "optimal" if measured and least_bits else "quadratic"
+        return replace(self, trajectory=best, variance=variance)
+
+    def __str__(self) -> str:
+        if isinstance(self.trajectory, tuple):
+            which = f"{len(self.trajectory)} timesteps of your own"
+        else:
+            which = "all steps" if self.steps is None else f"{self.steps} {self.trajectory} steps"
+        return which if self.variance is None else f"{which}, variance {self.variance}"
 
     def needs_denoising_error(self, diffusion: GaussianDiffusion) -> bool:
         """Whether the model's denoising error must have been measured."""
@@ -60,7 +107,7 @@ class Plan:
     def chain(
         self, diffusion: GaussianDiffusion, error: DenoisingError | None
     ) -> GaussianDiffusion:
-        """The chain that this plan makes of a model's whole one.
+        """The chain that this plan makes of a model's whole one; for bits where it says nothing.
 
         Args:
             diffusion: all T steps.
@@ -74,15 +121,15 @@ class Plan:
             "an optimal trajectory and an analytic variance need the model's denoising error, "
             "which has not been measured; measure it on training images",
         )
-        chain = diffusion
-        if self.variance is not None and self.variance != diffusion.variance_type:
+        chain, plan = diffusion, self.resolved(diffusion, error is not None)
+        if plan.variance is not None and plan.variance != diffusion.variance_type:
             check(
-                not diffusion.learns_variance and not self.variance.startswith("learned"),
+                not diffusion.learns_variance and not plan.variance.startswith("learned"),
                 f"this model was trained with variance_type '{diffusion.variance_type}' and cannot "
-                f"use '{self.variance}'",
+                f"use '{plan.variance}'",
             )
-            chain = diffusion.with_variance(self.variance, error.at if error else None)
-        timesteps = self.timesteps(diffusion, error)
+            chain = diffusion.with_variance(plan.variance, error.at if error else None)
+        timesteps = plan.timesteps(diffusion, error)
         return chain if timesteps is None else chain.respace(timesteps)
 
     def timesteps(
@@ -90,7 +137,7 @@ class Plan:
     ) -> Timesteps | Sequence[int] | None:
         """The timesteps to visit; None for all."""
         total = diffusion.num_timesteps
-        if not isinstance(self.trajectory, str):
+        if isinstance(self.trajectory, tuple):
             check(
                 self.trajectory[-1:] == (total - 1,),
                 f"the timesteps must rise to T - 1 = {total - 1}, where there is noise only; got "

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ddpm.config import Config
+from ddpm.data.foreign import what_it_is
 from ddpm.data.images import ImageFormat
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.errors import Damaged, DdpmError, check
@@ -27,6 +28,7 @@ from ddpm.likelihood.denoising_error import DenoisingError
 from ddpm.runs import format1
 from ddpm.runs.history import History
 from ddpm.runtime.atomic import atomically, check_free_space
+from ddpm.runtime.paths import exists
 
 FORMAT = 2
 TRAINING = ("network", "exp_avg", "exp_avg_sq")  # prefixes of what only training needs
@@ -94,8 +96,11 @@ def load_checkpoint(path: Path, training: bool = False) -> tuple[Tensors, dict[s
         Damaged: the file is truncated, damaged or foreign.
         DdpmError: it is missing, cannot be read, or is of another format.
     """
-    check(path.is_file(), f"there is no checkpoint at {path}")
+    check(exists(path) and not path.is_dir(), f"there is no checkpoint at {path}")
     try:
+        known = what_it_is(path)
+        if known is not None:
+            raise Damaged(f"{path} is damaged: it is {known[0]}; {known[1]}")
         with safe_open(path, framework="pt") as file:
             metadata = _described(file.metadata() or {}, path)
             everything = training or metadata["format"] == format1.FORMAT
@@ -106,7 +111,7 @@ def load_checkpoint(path: Path, training: bool = False) -> tuple[Tensors, dict[s
             f"{path} is damaged or is no checkpoint ({error}); use an older one or train again"
         ) from error
     except OSError as error:
-        raise DdpmError(f"cannot read {path} ({error})") from error
+        raise DdpmError(f"cannot read {path} ({error.strerror or error})") from error
     if metadata["format"] == format1.FORMAT:
         sound = metadata.get("checksum") == checksum(tensors, format1.described(metadata))
     else:

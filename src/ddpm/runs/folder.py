@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddpm.errors import Damaged, check
+from ddpm.errors import Damaged, DdpmError, check
 from ddpm.pretrained import pretrained
 from ddpm.runs import format1
 from ddpm.runs.checkpoint import Tensors, load_checkpoint
-from ddpm.runtime.atomic import check_free_space, check_writable, format_bytes, free_bytes
+from ddpm.runtime.atomic import (
+    check_free_space,
+    check_writable,
+    format_bytes,
+    free_bytes,
+    write_text,
+)
+from ddpm.runtime.paths import exists
 
+CHECKPOINT = re.compile(r"step-\d+\.safetensors")
 KEEP = 2  # checkpoints of a run that are kept
 
 log = logging.getLogger("ddpm")
@@ -45,9 +54,38 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def pins(self) -> Path:
+        """Names of the checkpoints that archives need, a line each."""
+        return self.path / "pinned.txt"
+
+    @property
     def wandb_id(self) -> Path:
         """Names the run in Weights & Biases."""
         return self.path / "wandb-id.txt"
+
+    @staticmethod
+    def of(checkpoint: Path) -> RunFolder | None:
+        """The run that a checkpoint belongs to; None for other files."""
+        folder = RunFolder(checkpoint.parent.parent)
+        known = checkpoint.parent == folder.checkpoint(0).parent
+        return folder if known and checkpoint.name.startswith("step-") else None
+
+    def pinned(self) -> list[Path]:
+        """Checkpoints that are kept for ever because archives need them."""
+        if not self.pins.is_file():
+            return []
+        names = self.pins.read_text(encoding="utf-8").split()
+        return [self.checkpoint(0).with_name(name) for name in names]
+
+    def pin(self, checkpoint: Path, on: bool = True) -> None:
+        """Keep a checkpoint for ever, or no longer.
+
+        Raises:
+            DdpmError: that cannot be written down.
+        """
+        names = [path.name for path in self.pinned() if path.name != checkpoint.name]
+        names += [checkpoint.name] if on else []
+        write_text(self.pins, "".join(f"{name}\n" for name in names))
 
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint of `step` is kept."""
@@ -59,7 +97,14 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """All checkpoints, oldest first."""
-        return sorted((self.path / "checkpoints").glob("step-*.safetensors"))
+        folder = self.checkpoint(0).parent
+        try:
+            names = os.listdir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise DdpmError(f"cannot read {folder} ({error.strerror})") from error
+        return sorted(folder / name for name in names if CHECKPOINT.fullmatch(name))
 
     def prepare(self, size: int) -> None:
         """Make sure that the run can save before it learns anything worth saving.
@@ -95,12 +140,14 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def rotate(self, written: Path) -> None:
-        """Remove all but `KEEP` checkpoints: the one just `written` and those before it.
+        """Remove all but `KEEP` checkpoints, and those that are pinned: the one just `written` and
+        those before it.
 
         Newer files go too: the run went on from an older one because they were damaged, and
         counted as the newest they would push out the good ones.
         """
         kept = [path for path in self.checkpoints() if path <= written][-KEEP:]
+        kept += self.pinned()
         for path in self.checkpoints():
             if path not in kept:
                 path.unlink()
@@ -113,7 +160,11 @@ class RunFolder:
         """
         for path in self.checkpoints():
             if path >= self.checkpoint(first):
-                path.rename(path.with_name(f"diverged-{path.name}"))
+                renamed, pinned = path.with_name(f"diverged-{path.name}"), path in self.pinned()
+                path.rename(renamed)
+                if pinned:
+                    self.pin(path, False)
+                    self.pin(renamed)
 
     def recovery_hint(self) -> str:
         """What to do about a run that diverged."""
@@ -130,6 +181,8 @@ def _is_alive(process: int) -> bool:
     """Whether another process of this number lives; our own has not begun to write."""
     if process == os.getpid():
         return False
+    if os.name == "nt":  # where signal 0 ends a process
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -146,13 +199,14 @@ def find_checkpoint(path: Path) -> Path:
     Raises:
         DdpmError: there is no such file, folder or model, or no checkpoint in the folder.
     """
-    if path.is_file():
+    there = exists(path)
+    if there and not path.is_dir():
         return path
     found = RunFolder(path).checkpoints()
     if not found and str(path) in pretrained():
         return pretrained()[str(path)]
     check(
-        path.exists(),
+        there,
         f"{path} does not exist; give the folder of a run, a checkpoint, or a model that comes "
         f"with the package ({', '.join(pretrained())})",
     )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from ddpm.data.content import DataFacts
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,7 @@ class History:
         images, seconds: seen and spent in training, with those of the weights it started from.
         images_before, seconds_before: of those, what the weights it started from had seen.
         loss: the module and name of an own loss function; None for `training.loss`.
+        facts: what the training images are known by; None in files of older versions.
     """
 
     data: str = ""
@@ -24,3 +28,15 @@ class History:
     images_before: int = 0
     seconds_before: float = 0.0
     loss: str | None = None
+    facts: DataFacts | None = None
+
+    @staticmethod
+    def read(stored: dict[str, Any]) -> History:
+        """A history as it comes out of a file."""
+        facts: dict[str, Any] | None = stored.get("facts")
+        if facts is None:
+            return History(**stored)
+        lists: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in facts.items()
+        }
+        return History(**{**stored, "facts": DataFacts(**lists)})

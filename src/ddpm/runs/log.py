@@ -6,7 +6,7 @@ import json
 from typing import Any, Protocol, runtime_checkable
 
 from ddpm.runs.folder import RunFolder
-from ddpm.runtime.atomic import check_free_space, write_text
+from ddpm.runtime.atomic import check_free_space, to_json, write_text
 
 MIN_FREE_BYTES = (
     1 << 20
@@ -40,10 +40,10 @@ class RunLog:
         self.path = run.stats
         kept = [line for line in read_stats(run) if line["step"] <= from_step]
         # What a resumed run will measure again is dropped.
-        text = "".join(json.dumps(line) + "\n" for line in kept)
+        text = "".join(to_json(line) + "\n" for line in kept)
         write_text(self.path, text)
         self.file = self.path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(run.tensorboard), purge_step=from_step)
+        self.board = SummaryWriter(str(run.tensorboard), purge_step=from_step + 1)
 
     def write(self, step: int, **values: float) -> None:
         """One line, one point a curve.
@@ -52,7 +52,7 @@ class RunLog:
             DdpmError: the disk is all but full.
         """
         check_free_space(self.path, MIN_FREE_BYTES)
-        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        self.file.write(to_json({"step": step, **values}) + "\n")
         self.file.flush()
         for name, value in values.items():
             self.board.add_scalar(name, value, step)

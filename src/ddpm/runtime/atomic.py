@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -48,9 +50,13 @@ def check_free_space(path: Path, needed: int) -> None:
 def sync_folder(folder: Path) -> None:
     """Have the names in `folder` survive a loss of power, as fsync does for a file's contents.
 
-    Some network file systems cannot do that for a folder; there it is left to them.
+    Some network file systems cannot do that for a folder, and Windows not at all; there it is left
+    to them.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders, and a folder may be write-only
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -79,7 +85,7 @@ def atomically(path: Path, write: Callable[[Path], object], advice: str = ADVICE
         write(partial)
         with contextlib.suppress(OSError):  # some file systems have no modes
             partial.chmod(mode)  # safetensors would let nobody else read the file
-        with partial.open("rb") as file:
+        with partial.open("rb+") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
         partial.replace(path)
         sync_folder(path.parent)
@@ -89,6 +95,19 @@ def atomically(path: Path, write: Callable[[Path], object], advice: str = ADVICE
     finally:
         with contextlib.suppress(OSError):  # it is gone already, or could never be made
             partial.unlink()
+
+
+def to_json(value: object, indent: int | None = None) -> str:
+    """JSON that every reader takes: what is no finite number becomes null."""
+
+    def plain(part: object) -> object:
+        if isinstance(part, dict):
+            return {key: plain(inner) for key, inner in part.items()}
+        if isinstance(part, list | tuple):
+            return [plain(inner) for inner in part]
+        return None if isinstance(part, float) and not math.isfinite(part) else part
+
+    return json.dumps(plain(value), indent=indent, allow_nan=False)
 
 
 def write_text(path: Path, text: str) -> None:

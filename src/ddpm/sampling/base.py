@@ -12,6 +12,8 @@ from torch import Tensor
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion, PMeanVariance
 from ddpm.errors import check
 
+LEAST_SIGNAL = 1e-12  # abar_T whose root float32 can still be divided by
+
 
 @dataclass(frozen=True)
 class SampleState:
@@ -83,10 +85,10 @@ def refuse_pure_noise(diffusion: GaussianDiffusion) -> None:
     """For samplers that divide by sqrt(abar_T).
 
     Raises:
-        DdpmError: it is 0.
+        DdpmError: it is all but 0.
     """
     check(
-        bool(diffusion.schedule.alphas_cumprod[-1] > 0),
+        bool(diffusion.schedule.alphas_cumprod[-1] > LEAST_SIGNAL),
         "this schedule ends in pure noise, where this sampler is not defined; use ancestral or "
         "ddim",
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.registry import register
-from ddpm.sampling.base import Callback, NoiseSource, predict, refuse_pure_noise, reverse_indices
+from ddpm.sampling.base import Callback, NoiseSource, predict, reverse_indices
 
 
 @register("sampler", "dpm-solver")
@@ -33,7 +33,6 @@ class DpmSolver:
         callback: Callback | None = None,
     ) -> Tensor:
         """See `ddpm.Sampler`."""
-        refuse_pure_noise(diffusion)
         schedule = diffusion.schedule
         alpha, sigma = schedule.sqrt_alphas_cumprod, schedule.sqrt_one_minus_alphas_cumprod
         previous: Tensor | None = None
@@ -43,10 +42,14 @@ class DpmSolver:
             if index == 0:
                 return p.pred_xstart
             s = index - 1
-            h = math.log(alpha[s] / sigma[s]) - math.log(alpha[index] / sigma[index])
+            if alpha[s] == 0:  # from pure noise to pure noise
+                continue
+            # e^-h as a ratio, which holds where the signal is gone.
+            shrunk = float(alpha[index] * sigma[s] / (sigma[index] * alpha[s]))
+            h = -math.log(shrunk) if shrunk > 0 else math.inf
             direction = p.pred_xstart
-            if previous is not None:
+            if previous is not None and math.isfinite(last_h):
                 direction = direction + 0.5 * h / last_h * (p.pred_xstart - previous)
-            x = float(sigma[s] / sigma[index]) * x - float(alpha[s] * math.expm1(-h)) * direction
+            x = float(sigma[s] / sigma[index]) * x + float(alpha[s]) * (1 - shrunk) * direction
             previous, last_h = p.pred_xstart, h
         return x

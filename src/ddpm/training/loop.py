@@ -23,6 +23,7 @@ from ddpm.likelihood.plan import Plan
 from ddpm.runs.folder import RunFolder
 from ddpm.runs.log import RunLog, read_stats
 from ddpm.runtime import parallel
+from ddpm.runtime.paths import user_path
 from ddpm.runtime.progress import Progress
 from ddpm.training.divergence import LossWatch
 from ddpm.training.prepare import prepare_run
@@ -66,6 +67,7 @@ def train(
     loss: Loss | None = None,
     resume: bool = False,
     held_out: ImageSource | None = None,
+    other_images: bool = False,
     progress: Progress | None = None,
 ) -> TrainingResult:
     """Train until `config.training.steps`, a signal or `max_minutes`; always ends saved.
@@ -80,15 +82,16 @@ def train(
             of `ddpm.Loss`.
         resume: go on from the newest good checkpoint in `run`.
         held_out: images whose bits/dim are estimated whenever samples are drawn.
+        other_images: resume although the images are not those that the run was trained on so far.
         progress: counts steps; a detail of its label is how it goes.
 
     Raises:
         DdpmError: the run cannot be written or resumed, or an image cannot be read.
         Diverged: its loss is no longer finite, or far above what it was; nothing is saved then.
     """
-    folder = RunFolder(Path(run).expanduser())
+    folder = RunFolder(user_path(run))
     with parallel.agreement():
-        state = prepare_run(config, images, folder, resume, loss)
+        state = prepare_run(config, images, folder, resume, loss, held_out, other_images)
     session = Session(state, folder, images, held_out, loss, progress)
     with catch_signals() as signals:
         try:

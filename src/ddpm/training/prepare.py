@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from ddpm.config import Config
+from ddpm.data.content import data_facts
 from ddpm.data.images import ImageSource
 from ddpm.errors import DdpmError, check
 from ddpm.loading import load
 from ddpm.registry import qualified_name
 from ddpm.runs.folder import RunFolder
 from ddpm.runtime import parallel
-from ddpm.runtime.atomic import write_text
+from ddpm.runtime.atomic import to_json, write_text
 from ddpm.runtime.device import best_device
 from ddpm.training.state import TrainingState
 from ddpm.training.step import Loss, recompute_activations
 
 
 def prepare_run(
-    config: Config, images: ImageSource, run: RunFolder, resume: bool, loss: Loss | None = None
+    config: Config,
+    images: ImageSource,
+    run: RunFolder,
+    resume: bool,
+    loss: Loss | None = None,
+    held_out: ImageSource | None = None,
+    other_images: bool = False,
 ) -> TrainingState:
-    """The state to start from: fresh, or the newest good checkpoint of `run`.
+    """The state to start from: fresh, or the newest good checkpoint of `run`; see `train`.
 
     Raises:
         DdpmError: the run exists and `resume` is off, or the other way round; or they do not fit;
             or the configuration cannot be stored; or there is no room or no permission to write.
     """
+    check(
+        isinstance(config, Config),
+        f"a {type(config).__name__} is no configuration; ddpm.get_preset(name) gives one",
+    )
     check(
         isinstance(images, ImageSource),
         f"a {type(images).__name__} is no data source: it needs name, format, __len__ and "
@@ -40,19 +50,28 @@ def prepare_run(
         f"micro-batches of each: {config.training.accumulate}); change training.batch_size",
     )
     config = with_facts(config, images)
-    text = json.dumps(config.to_dict(), indent=2) + "\n"
+    try:
+        str(run.path.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise DdpmError(
+            f"TensorBoard cannot write below {run.path!s}, whose name is not UTF-8; choose another "
+            "folder"
+        ) from error
+    check(len(images) > 0, f"{images.name} holds no images")
+    facts = data_facts(images, held_out)
+    text = to_json({**config.to_dict(), "images": asdict(facts)}, indent=2) + "\n"
     name = None if loss is None else qualified_name(loss)
-    state = TrainingState(config, images.format, best_device(), images.name, name)
+    state = TrainingState(config, images.format, best_device(), facts, name)
     if resume:
-        state.restore(run)
+        state.restore(run, other_images)
     elif run.checkpoints():
         raise DdpmError(f"{run.path} already holds a run; resume it, or choose another folder")
     elif config.training.start_from is not None:
         state.start_from(load(config.training.start_from, "cpu"))
     recompute_activations(state.network, config.training.activation_checkpointing)
     if parallel.is_main():
-        write_text(run.config, text)
         run.prepare(state.nbytes)
+        write_text(run.config, text)
     return state
 
 

@@ -74,6 +74,16 @@ def cifar10_small() -> Config:
     )
 
 
+@register("preset", "images")
+def images() -> Config:
+    """A folder of your own: size, network and steps are proposed from the images in --data.
+
+    `ddpm train images --data FOLDER` says what it proposes, as options that can be changed. Without
+    a GPU images become at most 32x32 and the run takes some hours.
+    """
+    return cifar10_small()
+
+
 def _paper_256(steps: int, flip: bool, ch: int = 128) -> Config:
     return Config(
         data=DataConfig(image_size=256, channels=3, flip=flip),

@@ -14,11 +14,11 @@ from ddpm.runs.checkpoint import Tensors
 from ddpm.runs.history import History
 
 # With another of these it would be another run under the same name.
-FIXED = {"data.image_size", "data.channels", "data.flip"} | {
+FIXED = {"data.image_size", "data.channels", "data.flip", "data.hold_out"} | {
     f"training.{name}" for name in ("seed", "batch_size", "loss", "time_sampling")
 }
 # These decide when to stop and what to write, not what is learned. A data set may have moved;
-# that it is the same one is checked by its name.
+# that it is the same one is checked by its content.
 FREE = {"data.path"} | {
     f"training.{name}"
     for name in (
@@ -37,13 +37,19 @@ log = logging.getLogger("ddpm")
 
 
 def check_same_data(
-    stored: ImageFormat, history: History, wanted: ImageFormat, now: History, path: Path
+    stored: ImageFormat,
+    history: History,
+    wanted: ImageFormat,
+    now: History,
+    path: Path,
+    other_images: bool = False,
 ) -> None:
     """Compare the images and the loss of a run with those it is to go on with.
 
     Args:
         stored, history: what the checkpoint at `path` says.
         wanted, now: what the run has now.
+        other_images: go on with other images of the same format; it is logged.
 
     Raises:
         DdpmError: they differ.
@@ -52,11 +58,22 @@ def check_same_data(
         stored == wanted,
         f"{path} was trained on images of {stored}, but these have {wanted}",
     )
+    then, these = history.facts, now.facts
+    if then is None or these is None:  # a checkpoint of an older version knows a name only
+        same, was, are = history.data == now.data, f"'{history.data}'", f"'{now.data}'"
+    else:
+        same = then.same_images(these)
+        was = f"{then.count:,} images ('{then.name}')"
+        are = f"{these.count:,} ('{these.name}')" + (
+            "" if then.count != these.count else " that look different"
+        )
     check(
-        history.data == now.data,
-        f"{path} was trained on '{history.data}', but these images are '{now.data}'; resume with "
-        "the same data or choose another folder",
+        same or other_images,
+        f"{path} was trained on {was}, and these are {are}; resume with the same images, or accept "
+        "the change with --other-images (other_images=True)",
     )
+    if not same:
+        log.warning("the run was trained on %s so far, and goes on with %s", was, are)
     check(
         history.loss == now.loss,
         f"{path} was trained with the loss {history.loss or 'of its configuration'}, and now it is "

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.config import Config
+from ddpm.data.content import DataFacts
 from ddpm.data.images import ImageFormat
 from ddpm.errors import DdpmError, check
 from ddpm.likelihood.denoising_error import DenoisingError
@@ -34,14 +35,14 @@ class TrainingState:
         config: of the run.
         format: of the images.
         device: where it is trained.
-        data: name of the data set.
+        facts: what the training images are known by.
         loss: name of an own loss, None for `training.loss`.
     """
 
     config: Config
     format: ImageFormat
     device: torch.device
-    data: str = ""
+    facts: DataFacts | None = None
     loss: str | None = None
     step: int = 0
     seconds: float = 0.0
@@ -68,13 +69,14 @@ class TrainingState:
     def history(self) -> History:
         """What the weights have been through so far."""
         return History(
-            data=self.data,
+            data=self.facts.name if self.facts else "",
             step=self.step,
             images=self.step * self.config.training.batch_size + self.images_before,
             seconds=self.seconds + self.seconds_before,
             images_before=self.images_before,
             seconds_before=self.seconds_before,
             loss=self.loss,
+            facts=self.facts,
         )
 
     @property
@@ -151,17 +153,26 @@ class TrainingState:
         for network in (self.network, self.ema.network):
             fill(network, weights)
 
-    def restore(self, run: RunFolder) -> None:
+    def restore(self, run: RunFolder, other_images: bool = False) -> None:
         """Take up the newest good checkpoint of `run`.
+
+        Args:
+            run: its folder.
+            other_images: go on with other images than those it was trained on so far.
 
         Raises:
             DdpmError: there is none, or it is of another model or run.
         """
         path, tensors, metadata = load_newest(run.path, training=True)
         try:
-            history = History(**metadata["history"])
+            history = History.read(metadata["history"])
             check_same_data(
-                ImageFormat(**metadata["images"]), history, self.format, self.history, path
+                ImageFormat(**metadata["images"]),
+                history,
+                self.format,
+                self.history,
+                path,
+                other_images,
             )
             check_same_run(Config.from_dict(metadata["config"]), self.config, path)
             check_same_betas(tensors, self.config, path)

@@ -97,7 +97,7 @@ class TrainingStep:
             group["lr"] = learning_rate(training, state.step)
         torch.nn.utils.clip_grad_norm_(state.network.parameters(), training.grad_clip)
         state.optimizer.step()
-        state.ema.update(state.network)
+        state.ema.update(state.network, state.step)
         state.step += 1
         return total
 

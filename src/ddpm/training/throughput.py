@@ -53,6 +53,14 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
     return next((peak for part, peak in PEAKS.items() if part in name), None)
 
 
+def with_prefix(value: float) -> str:
+    """Three digits and a prefix: 12.3 G."""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}"
+    return f"{value:.3g} "
+
+
 class Throughput:
     """Turns images a second of a run into arithmetic, and into the share of what is possible.
 
@@ -88,6 +96,8 @@ class Throughput:
     def note(self, rate: float) -> str:
         """The same for the progress bar."""
         figures = self.figures(rate)
-        arithmetic = f"  {figures['teraflops']:.2f} TFLOP/s" if "teraflops" in figures else ""
+        flops = 1e12 * figures.get("teraflops", 0.0)
+        arithmetic = f"  {with_prefix(flops)}FLOP/s" if flops else ""
         mfu = f"  MFU {figures['mfu']:.0%}" if "mfu" in figures else ""
-        return f"{rate:,.0f} images/s{arithmetic}{mfu}"
+        speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+        return f"{speed} images/s{arithmetic}{mfu}"

@@ -1,0 +1,296 @@
+"""What `compress` and `decompress` write, and what they leave as it is."""
+
+import io
+import os
+import shutil
+import sys
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm.cli import main
+from ddpm.codec import parse
+from full_range import full_range_model, one_thread
+from helpers import checkpoint_path
+from mistakes import everything_below, refused
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """A folder with set/, three pictures, and what a grey model makes of all and of one."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "set").mkdir()
+    for i, pixels in enumerate(PICTURES):
+        Image.fromarray(pixels).save(folder / "set" / f"{i}.png")
+    with one_thread():
+        full_range_model(1).save(folder / "grey.safetensors")
+        for source, out in (("set", "all.ddpm"), ("set/1.png", "one.ddpm")):
+            arguments = [folder / "grey.safetensors", folder / source, "-o", folder / out]
+            assert main(["compress", *map(str, arguments), "--steps", "1"]) == 0
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path, made, monkeypatch):
+    """The working folder: a run, three pictures in set/, and x.ddpm, which holds them."""
+    monkeypatch.chdir(tmp_path)
+    checkpoint = checkpoint_path(tmp_path / "run", 3)
+    checkpoint.parent.mkdir(parents=True)
+    shutil.copy(made / "grey.safetensors", checkpoint)
+    shutil.copytree(made / "set", tmp_path / "set")
+    shutil.copy(made / "all.ddpm", tmp_path / "x.ddpm")
+    shutil.copy(made / "one.ddpm", tmp_path / "one.ddpm")
+    with one_thread():
+        yield tmp_path
+
+
+def compress(source, out):
+    """The command's exit code."""
+    return main(["compress", "run", str(source), "-o", str(out), "--steps", "1"])
+
+
+def decompress(out, file="x.ddpm"):
+    """The command's exit code."""
+    return main(["decompress", "run", str(file), "-o", str(out)])
+
+
+def pixels(path):
+    """Of a picture."""
+    with Image.open(path) as image:
+        assert image.mode == "L"
+        return np.array(image)
+
+
+def link(path, target):
+    """A symbolic link."""
+    path.symlink_to(target)
+
+
+def text(path, content=b"precious"):
+    """A file that must stay."""
+    path.write_bytes(content)
+
+
+# Where the archive is told to go, and what makes that place first.
+ARCHIVE_OVER = {
+    "its-only-picture": ("set/0.png", "set/0.png", None),
+    "a-picture-of-its-set": ("set", "set/1.png", None),
+    "a-picture-by-another-way": ("set", "run/../set/./1.png", None),
+    "a-picture-by-a-symbolic-link": ("set", "y", lambda p: link(p / "y", "set/1.png")),
+    "a-picture-by-a-hard-link": ("set", "y", lambda p: os.link(p / "set" / "1.png", p / "y")),
+    "another-picture": ("set", "z.png", lambda p: Image.fromarray(PICTURES[0]).save(p / "z.png")),
+    "the-models-file": ("set", checkpoint_path("run", 3), None),
+    "a-file-of-the-run": ("set", "run/notes.txt", lambda p: text(p / "run" / "notes.txt")),
+    "another-file": ("set", "y", lambda p: text(p / "y")),
+    "an-empty-file": ("set", "y", lambda p: text(p / "y", b"")),
+    "a-short-file": ("set", "y", lambda p: text(p / "y", b"\xdd")),
+    "a-file-called-ddpm": ("set", "y.ddpm", lambda p: text(p / "y.ddpm")),
+    "a-folder": ("set", "run", None),
+    "its-own-folder": ("set", "set", None),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVE_OVER)
+def test_compressing_replaces_nothing_but_archives(name, place, capsys):
+    source, out, make = ARCHIVE_OVER[name]
+    if make:
+        make(place)
+    before = everything_below(place)
+    command = ["compress", "run", source, "-o", out, "--steps", "1"]
+    refused(command, capsys, str(out).rpartition("/")[2])
+    assert everything_below(place) == before
+
+
+def test_a_pipe_is_no_place_for_an_archive_and_is_not_waited_for(place):
+    os.mkfifo("pipe")
+    codes = []
+    work = threading.Thread(target=lambda: codes.append(compress("set", "pipe")), daemon=True)
+    work.start()
+    work.join(timeout=9)
+    assert codes == [2]
+    assert (place / "pipe").is_fifo()
+
+
+def test_an_archive_is_replaced_and_that_is_said(place, capsys):
+    capsys.readouterr()
+    assert compress("set/1.png", "x.ddpm") == 0
+    assert "replaced" in capsys.readouterr().out
+    assert parse((place / "x.ddpm").read_bytes()).header.count == 1
+    assert compress("set/1.png", "new.ddpm") == 0
+    assert "replaced" not in capsys.readouterr().out
+
+
+def test_an_archive_beside_its_pictures_is_no_picture(place, capsys):
+    assert compress("set", "set/own.ddpm") == 0
+    assert compress("set", "set/own.ddpm") == 0
+    assert parse((place / "set" / "own.ddpm").read_bytes()).header.count == 3
+
+
+def test_the_folder_of_an_archive_is_made(place):
+    assert compress("set", "new/folder/x.ddpm") == 0
+    assert decompress("out", "new/folder/x.ddpm") == 0
+
+
+def folder_with(*names):
+    """A function that makes out/ with these files."""
+
+    def make(place):
+        (place / "out").mkdir()
+        for name in names:
+            text(place / "out" / name)
+
+    return make
+
+
+def single(place):
+    """x.ddpm with one picture only."""
+    (place / "one.ddpm").replace(place / "x.ddpm")
+
+
+def single_and(make):
+    """The same, and what `make` makes."""
+
+    def both(place):
+        single(place)
+        make(place)
+
+    return both
+
+
+# Where the pictures are told to go, and what makes that place first.
+PICTURES_OVER = {
+    "the-first-name": ("out", folder_with("000000.png")),
+    "the-last-name": ("out", folder_with("000002.png")),
+    "a-folder-of-a-name": ("out", lambda p: (p / "out" / "000001.png").mkdir(parents=True)),
+    "a-link-to-nowhere": (
+        "out", lambda p: (p / "out").mkdir() or link(p / "out" / "000001.png", "gone")
+    ),
+    "all-the-names": ("out/", folder_with("000000.png", "000001.png", "000002.png")),
+    "a-picture": ("y.png", single_and(lambda p: text(p / "y.png"))),
+    "a-picture-in-capitals": ("y.PNG", single_and(lambda p: text(p / "y.PNG"))),
+    "its-original": ("set/1.png", single),
+    "a-file-in-place-of-a-folder": ("y", lambda p: text(p / "y")),
+    "the-archive": ("x.ddpm", None),
+    "the-archive-of-one": ("x.ddpm", single),
+    "the-models-file": (checkpoint_path("run", 3), None),
+    "a-pipe": ("pipe", lambda p: os.mkfifo(p / "pipe")),
+    "a-pipe-of-one": ("pipe.png", single_and(lambda p: os.mkfifo(p / "pipe.png"))),
+    "below-a-file": ("y/out", lambda p: text(p / "y")),
+    **{
+        f"many-in-one-{ending}": (f"y.{ending}", None)
+        for ending in ("png", "PNG")
+    },
+    **{
+        f"one-as-{ending}": (f"y.{ending}", single)
+        for ending in (
+            *("jpg", "jpeg", "JPG", "webp", "bmp", "tif", "tiff", "gif", "avif", "ppm", "pgm"),
+            *("jfif", "heic"),
+        )
+    },
+    **{f"many-as-{ending}": (f"y.{ending}", None) for ending in ("jpg", "webp", "tiff")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PICTURES_OVER)
+def test_decompressing_overwrites_nothing(name, place, capsys):
+    out, make = PICTURES_OVER[name]
+    if make:
+        make(place)
+    before = everything_below(place)
+    refused(["decompress", "run", "x.ddpm", "-o", out], capsys)
+    assert everything_below(place) == before
+
+
+# Where pictures may go, and what makes that place first.
+GOOD_PLACES = {
+    "a-new-folder": ("out", None),
+    "a-folder-below-new-ones": ("a/b/c", None),
+    "an-empty-folder": ("out", folder_with()),
+    "a-folder-with-other-files": ("out", folder_with("1.png", "a.txt", "000003.png", "0.png")),
+    "the-folder-of-the-originals": ("set", None),
+    "a-folder-with-a-dot": ("v1.0", None),
+    "a-folder-with-a-dotted-word": ("my.pictures", None),
+    "a-hidden-folder": (".out", None),
+    "a-folder-with-a-slash": ("out/", None),
+}
+
+
+@pytest.mark.parametrize("name", GOOD_PLACES)
+def test_pictures_come_to_lie_beside_what_is_there(name, place):
+    out, make = GOOD_PLACES[name]
+    if make:
+        make(place)
+    before = everything_below(place)
+    assert decompress(out) == 0
+    after = everything_below(place)
+    assert {path: after[path] for path in before} == before
+    for i, picture in enumerate(PICTURES):
+        assert np.array_equal(pixels(place / out / f"{i:06d}.png"), picture)
+
+
+@pytest.mark.parametrize("out", ["y.png", "y.PNG", "new/y.png", "y.z.png", "folder"])
+def test_one_picture_is_a_file_or_lies_in_a_folder(out, place):
+    single(place)
+    assert decompress(out) == 0
+    file = place / out if out.lower().endswith(".png") else place / out / "000000.png"
+    assert np.array_equal(pixels(file), PICTURES[1])
+
+
+def give(monkeypatch, data):
+    """Make `data` what comes in."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def test_an_archive_is_read_from_what_comes_in(place, monkeypatch):
+    give(monkeypatch, (place / "x.ddpm").read_bytes())
+    assert decompress("out", "-") == 0
+    assert np.array_equal(pixels(place / "out" / "000002.png"), PICTURES[2])
+
+
+def test_an_archive_is_read_from_a_named_pipe(place):
+    data = (place / "x.ddpm").read_bytes()
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=(place / "pipe").write_bytes, args=[data], daemon=True)
+    writer.start()
+    assert decompress("out", "pipe") == 0
+    writer.join(timeout=9)
+    assert np.array_equal(pixels(place / "out" / "000000.png"), PICTURES[0])
+
+
+def test_a_part_that_comes_in_is_a_part(place, monkeypatch, capsys):
+    give(monkeypatch, (place / "x.ddpm").read_bytes()[:60])
+    capsys.readouterr()
+    assert decompress("out", "-") == 0
+    assert "not exact" in capsys.readouterr().out
+
+
+NO_ARCHIVES = {
+    "nothing": (b"", ""),
+    "text": (b"some text", ""),
+    "a-picture": (b"\x89PNG\r\n\x1a\n" + bytes(40), ""),
+    "a-pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n", "lfs"),
+    "a-web-page": (b"<!DOCTYPE html><html></html>", ""),
+}
+
+
+@pytest.mark.parametrize("way", ["file", "pipe"])
+@pytest.mark.parametrize("name", NO_ARCHIVES)
+def test_what_is_no_archive_is_refused(name, way, place, monkeypatch, capsys):
+    data, word = NO_ARCHIVES[name]
+    text(place / "y.ddpm", data)
+    give(monkeypatch, data)
+    before = everything_below(place)
+    source = "y.ddpm" if way == "file" else "-"
+    refused(["decompress", "run", source, "-o", "out"], capsys, word if way == "file" else "")
+    assert everything_below(place) == before
+
+
+@pytest.mark.parametrize("source", ["set", "gone.ddpm", "gone/x.ddpm", "", "run"])
+def test_what_holds_no_archive_is_named(source, place, capsys):
+    before = everything_below(place)
+    refused(["decompress", "run", source, "-o", "out"], capsys, source)
+    assert everything_below(place) == before

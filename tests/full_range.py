@@ -1,0 +1,38 @@
+"""Models of 256 grey levels, as photographs have them, that compress."""
+
+from contextlib import contextmanager
+
+import torch
+
+from ddpm.data.images import ImageFormat
+from ddpm.model import Ddpm
+from helpers import tiny_images, tiny_model
+
+
+@contextmanager
+def one_thread():
+    """Pictures of 8x8 pixels gain nothing from more, and lose much on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def full_range_model(channels):
+    """The tiny model for 8x8 images of 256 grey levels, measured."""
+    tiny = tiny_model(channels=channels)
+    image_format = ImageFormat(channels, 8, 8, 256)
+    model = Ddpm(tiny.config, image_format, tiny.network, history=tiny.history)
+    model.measure(tiny_images(40, 256, channels))
+    return model
+
+
+def save_models(folder):
+    """The files of a grey and of an RGB model, by their channels."""
+    paths = {channels: folder / f"{channels}.safetensors" for channels in (1, 3)}
+    with one_thread():
+        for channels, path in paths.items():
+            full_range_model(channels).save(path)
+    return paths
