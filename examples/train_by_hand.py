@@ -23,7 +23,7 @@ def train(network, diffusion, images, image_format, steps=200, batch=64, lr=2e-3
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        average.update(network)
+        average.update(network, step)
         if step % 50 == 0:
             print(f"step {step:4}: loss {loss.item():.3f}")
     return average.network

@@ -11,7 +11,7 @@ from helpers import checkpoints
 TINY = [
     *("--network.ch", "8", "--network.ch-mult", "1", "--network.norm-groups", "4"),
     *("--network.num-res-blocks", "1", "--network.attn-resolutions", "4"),
-    *("--diffusion.timesteps", "20", "--training.batch-size", "4", "--training.lr-decay"),
+    *("--diffusion.timesteps", "4", "--training.batch-size", "4", "--training.lr-decay"),
     *("constant", "--training.sample-every", "0", "--training.save-every", "2"),
 ]
 TRAIN = ["train", "digits", *TINY, "--training.steps", "4"]

@@ -86,7 +86,11 @@ GOES_ON = {  # how it is asked, and the step that it comes to
 }
 
 
-@pytest.mark.parametrize("name", GOES_ON)
+QUICK = ["by its folder", "with =", "with more steps", "by preset and --out", "edited by hand"]
+OTHER = [pytest.param(n, marks=pytest.mark.slow) for n in GOES_ON if n not in QUICK]
+
+
+@pytest.mark.parametrize("name", [*QUICK, *OTHER])
 def test_a_run_goes_on_with_what_stands_there(halfway, monkeypatch, name):
     make, end = GOES_ON[name]
     before = settings()
@@ -190,7 +194,10 @@ def told(capsys, words):
     return line.split(words, 1)[1].strip()
 
 
-@pytest.mark.parametrize("name", NAMES)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in NAMES[3:]]
+
+
+@pytest.mark.parametrize("name", [*NAMES[:3], *SLOW])
 def test_what_a_run_says_can_be_typed_as_it_stands(tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / f"{name} pets", pictures(8))

@@ -16,6 +16,8 @@ from ddpm.training import train
 from full_range import one_thread
 from helpers import stats_of, tensors_of, tiny_config, tiny_images
 
+pytestmark = pytest.mark.slow
+
 STEPS = 12
 
 

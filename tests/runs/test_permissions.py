@@ -6,26 +6,42 @@ import pytest
 from PIL import Image
 
 from ddpm.cli import main
+from full_range import one_thread
 from mistakes import everything_below, refused
 from powers import permissions_count, with_modes
 from runs.small_run import BEGIN, RESUME, TRAIN, pictures, write
 
+CHECKPOINTS, NEWEST = "run/checkpoints", "run/checkpoints/step-00000004.safetensors"
 FEW = ["--steps", "2", "--trajectory", "optimal", "-n", "2"]
 ONE = ["sample", "run", "-n", "1", "--out", "new.png"]
 
 
-@pytest.fixture
-def place(complete):
+@pytest.fixture(scope="module")
+def prepared(template, tmp_path_factory):
     """Beside `run`: a model's file, an archive, an image, and a folder to lock."""
-    shutil.copy(complete / "run" / "checkpoints" / "step-00000004.safetensors", "model.safetensors")
-    (complete / "models").mkdir()
-    shutil.copy("model.safetensors", complete / "models" / "m.safetensors")
-    shutil.copytree(complete / "run", complete / "deep" / "run")
-    write(complete / "one", pictures(1))
-    (complete / "one" / "00.png").rename(complete / "one.png")
-    (complete / "locked").mkdir()
-    assert main(["compress", "model.safetensors", "one.png", "-o", "x.ddpm", "--steps", "2"]) == 0
-    return complete
+    here = tmp_path_factory.mktemp("permissions") / "w"
+    shutil.copytree(template / "kept", here)
+    with pytest.MonkeyPatch.context() as patch, one_thread():
+        patch.chdir(here)
+        shutil.copy(NEWEST, "model.safetensors")
+        (here / "models").mkdir()
+        shutil.copy(NEWEST, "models/m.safetensors")
+        shutil.copytree("run", "deep/run")
+        write(here / "one", pictures(1))
+        (here / "one" / "00.png").rename("one.png")
+        (here / "locked").mkdir()
+        compress = ["compress", "model.safetensors", "one.png", "-o", "x.ddpm", "--steps", "2"]
+        assert main(compress) == 0
+    return here
+
+
+@pytest.fixture
+def place(prepared, tmp_path, monkeypatch):
+    """A working folder with copies of them."""
+    shutil.copytree(prepared, tmp_path / "w")
+    monkeypatch.chdir(tmp_path / "w")
+    with one_thread():
+        yield tmp_path / "w"
 
 
 def read_only(folder):
@@ -74,7 +90,6 @@ def test_a_run_that_may_only_be_read_can_be_watched(place, command):
 
 # -- what may not be read ------------------------------------------------------------------------
 
-CHECKPOINTS, NEWEST = "run/checkpoints", "run/checkpoints/step-00000004.safetensors"
 UNREADABLE = {  # what is asked, and what may not be read
     "a model's file": (["sample", "model.safetensors", "--out", "one.npz"], "model.safetensors"),
     "its folder": (["sample", "models/m.safetensors", "--out", "one.npz"], "models"),

@@ -94,7 +94,11 @@ SAME = {
 }
 
 
-@pytest.mark.parametrize("name", SAME)
+QUICK = ["renamed", "a link to it", "other files of the same pixels", "a zip of it"]
+OTHER = [pytest.param(name, marks=pytest.mark.slow) for name in SAME if name not in QUICK]
+
+
+@pytest.mark.parametrize("name", [*QUICK, *OTHER])
 def test_the_same_images_are_known_wherever_they_lie(halfway, name):
     options = SAME[name](halfway)
     assert main([*BEGIN, "--resume", *options]) == 0
@@ -140,6 +144,7 @@ def test_other_images_are_refused_with_a_way_out(halfway, capsys, name):
     assert everything_below(halfway) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_images_are_taken_when_that_is_wanted_and_known_from_then_on(halfway, caplog, name):
     make, _ = OTHERS[name]

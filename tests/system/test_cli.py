@@ -52,7 +52,7 @@ def test_train_resume_info_and_sample(tmp_path, capsys):
     png = tmp_path / "s.png"
     assert main(["sample", str(out), "-n", "9", "--out", str(png), "--progressive"]) == 0
     with Image.open(png) as picture:
-        assert (picture.format, picture.size) == ("PNG", ((3 * 9 + 1) * 4,) * 2)
+        assert (picture.format, picture.size) == ("PNG", ((3 * 9 + 1) * 18,) * 2)
     assert (tmp_path / "s-progressive.png").is_file()
     few = ["--sampler", "ddim", "--steps", "5", "--eta", "0.5"]
     assert main(["sample", str(out), "-n", "3", "--out", str(tmp_path / "s.npz"), *few]) == 0

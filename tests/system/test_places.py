@@ -15,7 +15,6 @@ from data.sets import write_parquet
 from ddpm.cli import main
 from ddpm.data.cache import cache_folder, cached
 from ddpm.data.parquet import parquet_images
-from ddpm.errors import DdpmError
 from full_range import one_thread
 from mistakes import everything_below, refused
 from runs.small_run import TRAIN, newest, pictures, write
@@ -168,13 +167,13 @@ def test_what_somebody_else_left_in_the_temporary_folder_is_not_believed(
     source.write_text("data")
     made = cached("kind", [source], lambda path: path.write_bytes(b"whole"))
     made.write_bytes(b"poison")
-    for path in (made, *made.parents):
-        if path.is_relative_to(temporary) and path != temporary:
-            os.chown(path, 12345, 12345)
-    try:
-        found = cached("kind", [source], lambda path: path.write_bytes(b"whole"))
-    except DdpmError:
-        return
+    theirs = place / "theirs"
+    shutil.copytree(temporary, theirs)
+    for path in theirs.rglob("*"):
+        os.chown(path, 12345, 12345)
+    monkeypatch.setattr(tempfile, "tempdir", str(theirs))
+    assert cached("kind", [source], lambda path: path.write_bytes(b"whole")) != made
+    found = cached("kind", [source], lambda path: path.write_bytes(b"whole"))
     assert found.read_bytes() == b"whole"
 
 

@@ -11,6 +11,7 @@ import codecs
 import importlib
 import io
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -64,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = load_command(name)
         with parallel.process_group():
             return int(command.run(rest) or 0)
+    except BrokenPipeError:  # of `| head`, which has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (DdpmError, OSError) as error:
         # An OSError is a disk that filled up, a name too long: nothing to trace.
         said = f"{error.filename}: {error.strerror}" if _is_about_a_file(error) else str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
@@ -112,14 +113,16 @@ def open_encoded(
 
     Raises:
         DdpmError: there are none, or more than 1% are broken. Of a streamed set `PROBED` images
-            are looked at, and all of them if more than 1% of those are broken.
+            are looked at, and all of them if 1% of those or more are broken.
     """
     count = len(encoded)
     check(count > 0, f"{encoded.name} holds no images")
     whole = fits_in_memory(count, image_size, channels, memory_limit)
     tried = count if whole else min(count, PROBED)
-    decoded = decode_many(encoded, [i * count // tried for i in range(tried)], image_size, channels)
-    if not whole and len(decoded.broken) > MAX_BROKEN * tried:
+    # Not at even distances, between which a pattern could hide.
+    looked_at = sorted(random.Random(0).sample(range(count), tried))
+    decoded = decode_many(encoded, looked_at, image_size, channels)
+    if not whole and decoded.broken and len(decoded.broken) >= MAX_BROKEN * tried:
         log.warning(
             "%d of %d images tried are broken; looking at all %s of %s",
             *(len(decoded.broken), tried, f"{count:,}", encoded.name),

@@ -81,7 +81,7 @@ def atomically(path: Path, write: Callable[[Path], object], advice: str = ADVICE
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()
-        mode = partial.stat().st_mode
+        mode = (path if path.exists() else partial).stat().st_mode
         write(partial)
         with contextlib.suppress(OSError):  # some file systems have no modes
             partial.chmod(mode)  # safetensors would let nobody else read the file

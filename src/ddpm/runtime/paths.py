@@ -74,17 +74,21 @@ def cache_home() -> Path:
     return home / ".cache" if writable else _temporary(tempfile.gettempdir())
 
 
-@cache
 def _temporary(system: str) -> Path:
-    """One folder a user: what somebody else has put there is not believed."""
+    """A folder of this user's below the system's; what somebody else has put there is not
+    believed."""
     user = os.geteuid() if hasattr(os, "geteuid") else None
     folder = Path(system) / f"ddpm-cache-{'user' if user is None else user}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         facts = folder.lstat()
-        ours = user is None or (facts.st_uid == user and not facts.st_mode & 0o022)
-        if folder.is_dir() and not folder.is_symlink() and ours:
-            return folder
     except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="ddpm-cache-"))
+        return _fresh(system)
+    ours = user is None or (facts.st_uid == user and not facts.st_mode & 0o022)
+    return folder if ours and folder.is_dir() and not folder.is_symlink() else _fresh(system)
+
+
+@cache
+def _fresh(system: str) -> Path:
+    """One for this process."""
+    return Path(tempfile.mkdtemp(prefix="ddpm-cache-", dir=system))

@@ -59,7 +59,7 @@ def propose(path: str | Path, base: Config) -> tuple[Config, str]:
             path=str(path),
             image_size=size,
             channels=1 if grey else 3,
-            hold_out=0.0 if divided or count < 100 else 0.05,
+            hold_out=0.0 if divided or count < 400 else 0.05,
         ),
         network=UNetConfig(
             ch=channels,
