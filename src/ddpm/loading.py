@@ -95,34 +95,27 @@ def load_for_file(path: str | Path, fingerprint: int) -> Ddpm:
         The newest where none fits, which `decompress` then says.
     """
     model, file = load_with_file(path)
-    if model.for_codec().fingerprint == fingerprint:
-        return model
-    run = RunFolder.of(file)
-    if run is not None and user_path(path).is_dir():
-        for other in dict.fromkeys([*run.pinned(), *reversed(run.checkpoints())]):
-            with contextlib.suppress(DdpmError):  # damaged, or not measured
-                candidate = load(other)
-                if candidate.for_codec().fingerprint == fingerprint:
-                    return candidate
+    run = RunFolder.of(file) if user_path(path).is_dir() else None
+    others = [] if run is None else [*run.pinned(), *reversed(run.checkpoints())]
+    for other in dict.fromkeys([file, *others]):
+        with contextlib.suppress(DdpmError):  # damaged, or not measured
+            candidate = model if other == file else load(other)
+            if candidate.for_codec().fingerprint == fingerprint:
+                return candidate
     return model
 
 
-def store_denoising_error(model: Ddpm, path: str | Path) -> Path:
+def store_denoising_error(model: Ddpm, file: Path) -> None:
     """Add a model's denoising error to the file it was loaded from.
 
     Args:
         model: just measured.
-        path: what `load` was given.
-
-    Returns:
-        The file.
+        file: see `load_with_file`.
 
     Raises:
         DdpmError: the file cannot be written; it stays as it was.
     """
     assert model.denoising_error is not None
-    file, _, _ = load_newest(user_path(path))
     tensors, metadata = load_checkpoint(file, training=True)
     described = {key: metadata[key] for key in ("config", "images", "history")}
     save_checkpoint(file, tensors | model.denoising_error.tensors(), described)
-    return file

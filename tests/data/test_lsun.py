@@ -165,10 +165,10 @@ def test_a_handle_is_not_used_across_a_fork(tmp_path):
 def test_keys_are_listed_once(tmp_path, cache, monkeypatch):
     folder = write_database(tmp_path / "a_train_lmdb", [flat(i) for i in range(5)])
     assert values(open_path(folder)) == [0, 1, 2, 3, 4]
-    (kept,) = cache.glob("keys-*")
+    (kept,) = cache.glob("image-keys-*")
     monkeypatch.setattr(lsun, "write_packed", None)  # to list them again would fail
     assert values(open_path(folder)) == [0, 1, 2, 3, 4]
-    assert list(cache.glob("keys-*")) == [kept]
+    assert list(cache.glob("image-keys-*")) == [kept]
 
 
 @pytest.mark.parametrize("change", ["content", "time"])
@@ -182,7 +182,7 @@ def test_keys_of_a_changed_database_are_listed_again(tmp_path, cache, change):
     else:
         os.utime(folder / "data.mdb", ns=(1, 1))
         assert values(open_path(folder)) == [0]
-    assert len(list(cache.glob("keys-*"))) == 2
+    assert len(list(cache.glob("image-keys-*"))) == 2
 
 
 def test_a_key_that_has_gone_is_a_sentence(tmp_path):
@@ -198,7 +198,7 @@ def test_a_key_that_has_gone_is_a_sentence(tmp_path):
 def test_a_damaged_list_of_keys_is_named(tmp_path, cache):
     folder = write_database(tmp_path / "a_train_lmdb", [flat(i) for i in range(5)])
     open_path(folder)
-    (kept,) = cache.glob("keys-*")
+    (kept,) = cache.glob("image-keys-*")
     whole = kept.read_bytes()
     for damaged in (b"", whole[:10], whole[:-8], whole[8:], whole[:-3] + b"\x7f" * 3):
         kept.write_bytes(damaged)

@@ -18,7 +18,7 @@ from ddpm.errors import DdpmError, check
 from ddpm.loading import load_with_file
 from ddpm.runs.folder import RunFolder
 from ddpm.runtime.atomic import atomically, check_writable
-from ddpm.runtime.paths import exists, same_file, user_path
+from ddpm.runtime.paths import exists, user_path
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,9 @@ def run(argv: Sequence[str]) -> int:
     args = parse(Compress, rest, f"compress {name or 'RUN'} {path or 'IMAGE|FOLDER'}")
     out = user_path(args.out)
     replaced = is_replaced(out)
-    check_writable(out.parent)
     model, file = load_with_file(name)
     found = read_images(user_path(path), model.format, args.convert)
-    check(
-        not any(same_file(out, path) for path in [file, *found.paths]),
-        f"{out} is what is read; choose another --out",
-    )
+    check_writable(out.parent)
     with kept(file) as needed, progress_bar() as progress:
         data = model.compress(found.images, steps=args.steps, progress=progress)
         atomically(out, lambda partial: partial.write_bytes(data))
@@ -88,7 +84,7 @@ def kept(file: Path) -> Iterator[str]:
         A sentence that says what must be kept to decode it.
     """
     folder = RunFolder.of(file)
-    if folder is None or file in folder.pinned():
+    if folder is None or file.name in {path.name for path in folder.pinned()}:
         yield f"to decode it, keep {file}"
         return
     try:

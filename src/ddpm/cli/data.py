@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 from ddpm.config import DataConfig
 from ddpm.data import ImageSource, open_data
-from ddpm.data.content import data_facts
+from ddpm.data.content import DataFacts, data_facts
 from ddpm.data.open import Split
 from ddpm.data.streamed import MEMORY_LIMIT
-from ddpm.errors import check
+from ddpm.errors import DdpmError, check
 from ddpm.model import Ddpm
 
 
@@ -43,29 +45,43 @@ def open_for(model: Ddpm, path: str | None, split: Split) -> ImageSource:
         f"this model does not say where its images ({model.history.data}) are; set data.path",
     )
 
-    def opened(which: Split) -> ImageSource:
+    def opened(which: Split, hold_out: float) -> ImageSource:
         return open_data(
             path or data.path,
             which,
             image_size=expected.height,
             channels=expected.channels,
-            hold_out=data.hold_out,
+            hold_out=hold_out,
         )
 
-    source = opened(split)
+    facts, share = model.history.facts, data.hold_out
+    if share and path is not None:  # the share is that of the training images alone
+        share = share if _are_training_images(opened, share, facts) else 0.0
+    source = opened(split, share)
     check(
         source.format == expected,
         f"{source.name} has images of {source.format}, but the model expects {expected}",
     )
-    facts = model.history.facts
     if path is None and facts is not None:
-        training = source if split == "train" else opened("train")
+        training = source if split == "train" else opened("train", share)
         check(
             facts.same_images(data_facts(training)),
             f"the images in {data.path} are not those that this model was trained on; if they are "
             "meant, name them with --data",
         )
     return source
+
+
+def _are_training_images(
+    opened: Callable[[Split, float], ImageSource], share: float, facts: DataFacts | None
+) -> bool:
+    """Whether what is left when a share is held out are the images that a model was trained on."""
+    if facts is None:
+        return False
+    try:
+        return facts.same_images(data_facts(opened("train", share)))
+    except DdpmError:
+        return False
 
 
 def as_tensor(images: ImageSource) -> UInt8[Tensor, "n c h w"]:

@@ -14,9 +14,9 @@ from ddpm.cli.parse import parse, positional, say
 from ddpm.cli.progress import progress_bar
 from ddpm.errors import check
 from ddpm.likelihood.denoising_error import IMAGES
-from ddpm.loading import load, store_denoising_error
+from ddpm.loading import load_with_file, store_denoising_error
 from ddpm.pretrained import pretrained
-from ddpm.runs.folder import RunFolder, find_checkpoint
+from ddpm.runs.folder import RunFolder
 from ddpm.runtime import parallel
 from ddpm.runtime.atomic import check_writable
 from ddpm.runtime.paths import exists, user_path
@@ -44,22 +44,25 @@ def run(argv: Sequence[str]) -> int:
     name, rest = positional(argv, "a run or checkpoint", "measure")
     args = parse(Measure, rest, f"measure {name or 'RUN'}", Measure())
     check(args.images >= 1, f"--images must be at least 1, got {args.images}")
-    file = user_path(args.out) if args.out else find_checkpoint(user_path(name))
+    check(args.batch_size >= 1, f"--batch-size must be at least 1, got {args.batch_size}")
+    model, measured = load_with_file(name)
+    file = measured if args.out is None else user_path(args.out)
     run_folder = RunFolder.of(file)
     check(
-        run_folder is None or args.out is not None or file not in run_folder.pinned(),
+        file not in pretrained().values(),
+        f"{name} comes with the package and is not changed; give --out FILE",
+    )
+    check(
+        args.out is not None
+        or run_folder is None
+        or file.name not in {path.name for path in run_folder.pinned()},
         f"{file} is needed by an archive and is not changed; give --out FILE",
     )
     check(
         args.out is None or not exists(file),
         f"{file} is there already and is not overwritten; choose another --out",
     )
-    check(
-        file not in pretrained().values(),
-        f"{name} comes with the package and is not changed; give --out FILE",
-    )
     parallel.on_main(lambda: check_writable(file.parent))  # before the time is spent
-    model = load(name)
     source = open_for(model, args.data, "train")
     with progress_bar() as progress:
         error = model.measure(
@@ -68,7 +71,7 @@ def run(argv: Sequence[str]) -> int:
     if args.out:
         parallel.on_main(lambda: model.save(file))
     else:
-        parallel.on_main(lambda: store_denoising_error(model, name))
+        parallel.on_main(lambda: store_denoising_error(model, file))
     say(
         f"denoising error at {len(error.timesteps)} timesteps, measured on {error.images:,} images "
         f"of {source.name}: in {file}"

@@ -14,7 +14,9 @@ from ddpm.figures.bound_plots import rate_distortion_plot
 from ddpm.likelihood.bound import Bound
 from ddpm.likelihood.plan import Plan
 from ddpm.model import Ddpm
+from ddpm.runs.checkpoint import checksum
 from ddpm.runtime.atomic import atomically, to_json, write_text
+from ddpm.runtime.device import resolve_precision
 
 
 def settings(
@@ -30,7 +32,9 @@ def settings(
         "trajectory": plan.trajectory,
         "variance": plan.variance,
         "seed": seed,
-        "precision": model.precision,
+        "precision": resolve_precision(model.precision or "auto", model.device),
+        "step": model.history.step,
+        "weights": checksum(model.network.state_dict()),
     }
 
 

@@ -98,7 +98,6 @@ def run(argv: Sequence[str]) -> int:
     how = str(plan).replace("all steps", f"all {steps:,} steps")
     say(f"{args.n} images in {out}{known}: {args.sampler}{eta}, {how}")
     if args.progressive:
-        check(drawn == args.n, "no strip is drawn of images that were there already")
         frames = recorder.frames()
         parallel.on_main(lambda: save_png(progressive_strip(frames, model.format), strip))
         say(f"their progressive generation in {strip}")
@@ -117,6 +116,11 @@ def fill(
     """Draw what a folder lacks; how many that were."""
     wanted = describe(model, args.sampler, args.eta, plan, args.seed)
     missing = missing_images(folder, args.n, wanted)
+    check(
+        not args.progressive or len(missing) == args.n,
+        f"{folder} holds some of the images already, of which no strip can be drawn; leave "
+        "--progressive out",
+    )
     try:
         draw_into(folder, model, model.draw(missing, sampler, plan, **options))
     except KeyboardInterrupt:

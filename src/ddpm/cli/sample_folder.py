@@ -16,8 +16,10 @@ from ddpm.errors import DdpmError, check
 from ddpm.likelihood.plan import Plan
 from ddpm.model import Ddpm
 from ddpm.runs.checkpoint import checksum, model_tensors
+from ddpm.runs.folder import is_alive
 from ddpm.runtime import parallel
 from ddpm.runtime.atomic import check_writable, to_json, write_text
+from ddpm.runtime.device import resolve_precision
 
 SETTINGS = "samples.json"
 
@@ -35,7 +37,7 @@ def describe(model: Ddpm, sampler: str, eta: float | None, plan: Plan, seed: int
         "seed": seed,
         "sampler": sampler if eta is None else f"{sampler} (eta {eta:g})",
         "plan": json.loads(to_json(asdict(plan))),
-        "precision": model.precision,
+        "precision": resolve_precision(model.precision or "auto", model.device),
     }
 
 
@@ -51,7 +53,8 @@ def missing_images(folder: Path, n: int, wanted: dict[str, Any]) -> list[int]:
             _check(folder, wanted)
             check_writable(folder)
             for path in folder.glob(".*.png.*.partial"):
-                path.unlink()  # of a process that was killed
+                if not is_alive(int(path.name.split(".")[-2])):  # of a process that was killed
+                    path.unlink()
             if not (folder / SETTINGS).exists():
                 write_text(folder / SETTINGS, to_json({**wanted, "ddpm": __version__}, 1) + "\n")
             lacking = torch.tensor([int(not image_path(folder, i).is_file()) for i in range(n)])
@@ -87,6 +90,7 @@ def _check(folder: Path, wanted: dict[str, Any]) -> None:
 
 def draw_into(folder: Path, model: Ddpm, batches: Any) -> None:
     """Write the images batch by batch, each whole or not at all."""
-    for numbers, images in batches:
-        paths = [image_path(folder, int(i)) for i in numbers]
-        write_images(list(images), paths, model.format)
+    with parallel.agreement():
+        for numbers, images in batches:
+            paths = [image_path(folder, int(i)) for i in numbers]
+            write_images(list(images), paths, model.format)

@@ -20,7 +20,8 @@ from ddpm.cli.progress import progress_bar
 from ddpm.config import Config, DataConfig
 from ddpm.data import ImageSource
 from ddpm.data.content import copies, in_memory
-from ddpm.errors import DdpmError, check
+from ddpm.data.open import NoHeldOut
+from ddpm.errors import check
 from ddpm.registry import names
 from ddpm.runs.folder import RunFolder
 from ddpm.runs.settings import stored_config
@@ -128,7 +129,10 @@ def starting_point(name: str, rest: list[str], resumed: Path | None) -> tuple[Co
     options = expand_short_options(rest)
     if resumed is None and "--resume" in options and "--help" not in options:
         resumed = value_of("--out", options) or Path("runs") / name
+    if name and resumed is not None:
+        get_preset(name)  # a name that there is not must not be passed over
     if resumed is not None:
+        say(f"going on with {resumed}, with its own settings")
         return stored_config(RunFolder(resumed)), f"The defaults shown are those of {resumed}."
     shown = name or "digits"
     about = f"The defaults shown are those of the preset {shown}; every preset has its own."
@@ -208,6 +212,6 @@ def open_held_out(data: DataConfig) -> ImageSource | None:
     """Used to estimate bits/dim during training; None, with a notice, if there are none."""
     try:
         return open_split(data, "test")
-    except DdpmError as error:
+    except NoHeldOut as error:
         say(f"no bits/dim while training: {as_flags(str(error))}")
         return None

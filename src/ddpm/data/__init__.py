@@ -1,4 +1,4 @@
-"""Where images come from: embedded digits, CIFAR-10, LSUN, folders and Parquet files."""
+"""Where images come from: embedded digits, folders, archives, Parquet, LMDB, arrays, CIFAR-10."""
 
 from ddpm.data.images import EncodedImages, ImageFormat, ImageSource, MemoryImages
 from ddpm.data.loader import training_batches

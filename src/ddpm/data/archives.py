@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ddpm.data.cache import cached
+from ddpm.data.decode import BrokenImage
 from ddpm.data.images import EncodedImages
 from ddpm.data.listing import Listing, list_names
 from ddpm.data.packed import Packed, write_packed
 from ddpm.errors import DdpmError, check
 
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError)
+
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 # This process's open archives: a handle that a fork has copied would move under both.
 _handles: dict[Path, tuple[int, zipfile.ZipFile]] = {}
@@ -30,7 +33,7 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except DdpmError:
         raise
-    except (*BROKEN, NotImplementedError, RuntimeError) as error:
+    except (*BROKEN, KeyError, NotImplementedError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DdpmError(f"cannot read the archive {path} ({reason}); copy it again") from error
 
@@ -52,7 +55,10 @@ class ZipImages:
             if handle is None or process != os.getpid():
                 handle = zipfile.ZipFile(self.path)
                 _handles[self.path] = os.getpid(), handle
-            return handle.read(self.members[index])
+            try:
+                return handle.read(self.members[index])
+            except (zipfile.BadZipFile, zlib.error, EOFError) as error:  # of this member alone
+                raise BrokenImage(str(error)) from error
 
     def describe(self, index: int) -> str:
         """The member and the archive."""
@@ -103,15 +109,14 @@ class UnpackedImages:
         return f"{self.members[index]} of {self.path}"
 
 
-def is_zip(path: Path) -> bool:
-    """Whether a file is a zip archive; an .npz is one, of arrays."""
-    return zipfile.is_zipfile(path) and path.suffix.lower() not in (".npz", ".npy")
+def is_archive(path: Path) -> bool:
+    """Whether a file is a zip or tar archive by its name and by its content."""
+    return is_tar(path) or (path.suffix.lower() == ".zip" and zipfile.is_zipfile(path))
 
 
 def is_tar(path: Path) -> bool:
     """Whether a file is a tar archive, compressed or not."""
-    names = path.name.lower()
-    return names.endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")) and _opens(path)
+    return path.name.lower().endswith(TARS) and _opens(path)
 
 
 def _opens(path: Path) -> bool:
@@ -123,40 +128,34 @@ def _parts(name: str) -> tuple[str, ...]:
     return PurePosixPath(name.replace("\\", "/")).parts
 
 
-def _listing(names: list[str], path: Path) -> Listing:
+def _listing(names: list[str]) -> Listing:
     """The images among the members of an archive."""
-    listing = list_names([(name, [_parts(name)]) for name in names])
-    if not listing.images:
-        inside = sorted({PurePosixPath(name).suffix.lower() or name for name in names})[:5]
-        raise DdpmError(
-            f"{path} holds no images but {', '.join(inside) or 'nothing'}; unpack it and name "
-            "what is inside"
-        )
-    return listing
+    return list_names([(name, [_parts(name)]) for name in names])
 
 
 def list_archive(path: Path) -> Listing:
     """The images of a zip or tar archive.
 
     Raises:
-        DdpmError: it is damaged, encrypted, or holds none.
+        DdpmError: it is damaged or encrypted.
     """
     with _named(path):
         if is_tar(path):
             with tarfile.open(path) as tar:
-                return _listing([member.name for member in tar if member.isfile()], path)
+                return _listing([member.name for member in tar if member.isfile()])
         with zipfile.ZipFile(path) as archive:
             members = [info for info in archive.infolist() if not info.is_dir()]
         check(
             not any(info.flag_bits & 1 for info in members),
             f"{path} is encrypted; unpack it with its password",
         )
-        return _listing([info.filename for info in members], path)
+        return _listing([info.filename for info in members])
 
 
 def open_archive(path: Path, members: list[str], name: str) -> EncodedImages:
     """Members of an archive; those of a compressed tar archive are unpacked into the cache."""
     if not is_tar(path):
+        _handles.pop(path.resolve(), None)  # of a file that may have been written anew
         return ZipImages(path.resolve(), members, name)
     return _open_tar(path, members, name)
 
@@ -188,13 +187,22 @@ class Joined:
         return part.describe(inside)
 
 
+def is_compressed(path: Path) -> bool:
+    """Whether a tar archive is compressed, whatever its name says."""
+    try:
+        with tarfile.open(path, "r:"):
+            return False
+    except tarfile.TarError:
+        return True
+
+
 def _open_tar(path: Path, members: list[str], name: str) -> EncodedImages:
     """Members of a tar archive."""
     with _named(path), tarfile.open(path) as archive:
         # Of a member that was added again, the last one counts.
         everything = {member.name: member for member in archive if member.isfile()}
         found = [everything[name] for name in members]
-        plain = path.name.lower().endswith(".tar") and not any(m.issparse() for m in found)
+        plain = not is_compressed(path) and not any(m.issparse() for m in found)
     if plain:
         places = [(member.offset_data, member.size) for member in found]
         return TarImages(path.resolve(), members, places, name)

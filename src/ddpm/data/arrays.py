@@ -7,7 +7,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -35,17 +35,20 @@ class Arrays:
 
     Args:
         path: for messages.
-        images: by name, a function that reads one, [n, h, w] or [n, h, w, c].
+        images: by name, a function that reads one, [n, h, w] or [n, h, w, c]. A name is a path
+            below the named one, such as train/a.npz/images.
         labels: by name, one, [n].
+        others: what else is there.
     """
 
     path: Path
     images: dict[str, Callable[[], Pixels]]
     labels: dict[str, Callable[[], np.ndarray]]
+    others: list[str] = field(default_factory=list)
 
     def divided(self) -> Divided:
         """The arrays of images, divided by their names."""
-        return divide({name: [(name, "")] for name in self.images})
+        return divide({name: [(*name.split("/"), "")] for name in self.images})
 
     def read(self, split: Split) -> tuple[Pixels, NDArray[np.int64] | None]:
         """The images of a split, and their labels if all have some.
@@ -70,8 +73,10 @@ class Arrays:
 
     def _labels_of(self, name: str, count: int) -> NDArray[np.int64] | None:
         """The labels that stand beside an array of images."""
+        above, _, own = name.rpartition("/")
         for other, read in self.labels.items():
-            if side(other) == side(name):
+            beside, _, called = other.rpartition("/")
+            if beside == above and side(called) == side(own):
                 values = read().reshape(-1).astype(np.int64)
                 if len(values) == count:
                     return values
@@ -84,20 +89,24 @@ def npz_arrays(path: Path) -> Arrays:
     Raises:
         DdpmError: it is damaged, or holds no uint8 images.
     """
+    check_genuine(path)
     try:
         found = Arrays(path, {}, {})
         seen: list[str] = []
         for name, array in _load(path):
+            found.others.append(name)
             if array is None:
                 seen.append(f"{name} (of Python objects)")
                 continue
             seen.append(f"{name} ({array.dtype} {list(array.shape)})")
             if array.ndim >= 1 and array.dtype.kind in "iu" and LABELS.intersection(words(name)):
                 found.labels[name] = partial(_same, array)
+                found.others.remove(name)
                 continue
             pixels = _as_images(array)
             if pixels is not None:
                 found.images[name] = partial(_same, pixels)
+                found.others.remove(name)
     except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise DdpmError(f"{path} cannot be read as NumPy arrays ({error})") from error
     check(
@@ -134,17 +143,21 @@ def _as_images(array: np.ndarray) -> Pixels | None:
     """An array as [n, h, w] or [n, h, w, c], if it is one of images."""
     if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.size == 0:
         return None
+    if array.ndim == 3 and array.shape[2] in (3, 4):
+        return None  # a single image
     if array.ndim == 4 and array.shape[3] not in (1, 3):
         return array.transpose(0, 2, 3, 1) if array.shape[1] in (1, 3) else None
     return array
 
 
 def together(path: Path, files: list[Arrays]) -> Arrays:
-    """The arrays of several files, whose names join those of the arrays."""
+    """The arrays of several files below a path."""
     found = Arrays(path, {}, {})
     for file in files:
-        found.images |= {f"{file.path.stem} {name}": read for name, read in file.images.items()}
-        found.labels |= {f"{file.path.stem} {name}": read for name, read in file.labels.items()}
+        above = file.path.relative_to(path).as_posix()
+        found.images |= {f"{above}/{name}": read for name, read in file.images.items()}
+        found.labels |= {f"{above}/{name}": read for name, read in file.labels.items()}
+        found.others += [f"{above}/{name}" for name in file.others]
     return found
 
 
@@ -163,13 +176,23 @@ def idx_arrays(path: Path, files: list[Path]) -> Arrays:
     found = Arrays(path, {}, {})
     for file in files:
         check_genuine(file)
-        name = file.name.removesuffix(".gz")
-        found.images[name] = partial(read_idx, file, 3)
+        found.images[_below(file, path)] = partial(read_idx, file, 3)
         beside = file.name.lower().replace("images", "labels").replace("idx3", "idx1")
         for other in file.parent.iterdir():
             if other.name.lower().removesuffix(".gz") == beside.removesuffix(".gz"):
-                found.labels[other.name.removesuffix(".gz")] = partial(read_idx, other, 1)
+                found.labels[_below(other, path)] = partial(read_idx, other, 1)
+    names = [name.rpartition("/")[2] for name in found.images]
+    check(
+        len(set(names)) == len(names),
+        f"{path} holds several sets ({', '.join(found.images)}); name the folder of one",
+    )
     return found
+
+
+def _below(file: Path, path: Path) -> str:
+    """A file's name below a path, the same whether it is compressed or not."""
+    name = file.relative_to(path).as_posix() if path.is_dir() else file.name
+    return name.removesuffix(".gz")
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,8 @@ def cached(kind: str, sources: Sequence[Path], build: Callable[[Path], object]) 
     stamp = hashlib.blake2b(digest_size=12)
     for source in sources:
         facts = source.stat()
-        stamp.update(f"{source.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
+        stamp.update(os.fsencode(source.resolve()))
+        stamp.update(f"\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
     target = cache_folder() / f"{kind}-{stamp.hexdigest()}"
     if target.exists():
         return target

@@ -14,10 +14,10 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from ddpm.data.cache import cached
-from ddpm.data.decode import open_picture, plain, upright
+from ddpm.data.decode import BrokenImage, open_picture, plain, upright
 from ddpm.data.images import EncodedImages, ImageSource, MemoryImages
 from ddpm.data.splits import Split
-from ddpm.errors import DdpmError, check
+from ddpm.errors import check
 
 SAMPLED = 16  # images that a set is known by
 TOLERANCE = 1 / 512  # of the range of grey levels: what decoders of JPEG may differ by
@@ -37,7 +37,7 @@ def pixel_keys(count: int, read: Callable[[int], np.ndarray]) -> NDArray[np.uint
     def key(index: int) -> np.uint64:
         try:
             return pixel_key(read(index))
-        except DdpmError:
+        except BrokenImage:
             return UNKNOWN
 
     with ThreadPoolExecutor() as pool:
@@ -55,7 +55,7 @@ def keys_of(encoded: EncodedImages, files: Sequence[Path]) -> NDArray[np.uint64]
         with partial.open("wb") as file:
             np.save(file, pixel_keys(len(encoded), read))
 
-    found: NDArray[np.uint64] = np.load(cached("pixel-keys", files, build))
+    found: NDArray[np.uint64] = np.load(cached(f"pixel-keys-{len(encoded)}", files, build))
     return found
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ddpm.data.foreign import HEAD, what_bytes_are
 from ddpm.data.images import EncodedImages
-from ddpm.data.salvage import without_metadata, without_texts
+from ddpm.data.salvage import is_srgb, without_metadata, without_texts
 from ddpm.errors import DdpmError
 
 TURNS = {  # by EXIF's orientation: what brings the picture upright
@@ -119,6 +119,8 @@ def _open(data: bytes) -> Picture:
         image.load()
         turned = turned or orientation(image) != 1
         picture: Image.Image = image
+        if image.format == "PNG" and not is_srgb(data):
+            picture.info["cicp"] = True
         if inverted and image.mode == "I;16":  # Pillow turns white into black with 8 bits only
             picture = Image.fromarray(65535 - np.asarray(image))
         return Picture(picture, _bits(image, data), frames, turned)

@@ -95,8 +95,9 @@ def read_images(path: Path, image_format: ImageFormat, convert: bool = False) ->
             refused.append(f"{file} (broken: {error})")
     if refused:
         advice = "" if convert else ", or store their 8-bit pictures with --convert"
+        count = len(found.images) + len(refused)
         raise DdpmError(
-            f"{len(refused):,} of {len(found.paths):,} images cannot be kept exactly: "
+            f"{len(refused):,} of {count:,} images cannot be kept exactly: "
             f"{some(refused)}; convert or remove them{advice}"
         )
     return found
@@ -161,6 +162,8 @@ def _colour_space(image: Image.Image) -> list[str]:
     """What says that the numbers are other colours than sRGB's."""
     info = image.info
     lost = ["a colour profile"] if info.get("icc_profile") else []
+    if info.get("cicp"):
+        lost.append("another colour space")
     if "srgb" in info:  # takes precedence over the other two
         return lost
     gamma, primaries = info.get("gamma"), info.get("chromaticity")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpm.data.archives import Joined, is_tar, is_zip, list_archive, open_archive
+from ddpm.data.archives import Joined, is_archive, list_archive, open_archive
 from ddpm.data.arrays import Arrays, idx_arrays, is_idx, npz_arrays, together
 from ddpm.data.folder import ImageFiles, no_images
 from ddpm.data.foreign import check_genuine, is_foreign, refusal
@@ -61,7 +61,7 @@ def look_at_file(path: Path, image_size: int, channels: int) -> Found | Arrays:
         return npz_arrays(path)
     if is_idx(path):
         return idx_arrays(path, [path])
-    if is_zip(path) or is_tar(path):
+    if is_archive(path):
         return _archives(path, [path])
     if kind in readable_kinds():
         found = list_names([(str(path), [("", path.name.lstrip("."))])])
@@ -75,7 +75,9 @@ def look_into_folder(folder: Path, image_size: int, channels: int) -> Found | Ar
     databases, images = databases_among(below), list_folder(folder)
     # A database in a folder of its own is LSUN's; a file may lie beside images for another end.
     if databases and (not images.images or any(path.is_dir() for path in databases)):
-        return _databases(folder, databases)
+        found = _databases(folder, databases)
+        found.listing.left_out["image files beside a database"] = len(images.images)
+        return found
     files = [path for path in below if path.suffix.lower() == ".parquet"]
     idx = [path for path in below if is_idx(path)]
     if files and not (images.images and not any(map(has_images, files))):
@@ -83,12 +85,12 @@ def look_into_folder(folder: Path, image_size: int, channels: int) -> Found | Ar
         found.listing.left_out["image files beside Parquet"] = len(images.images)
         return found
     if idx:
-        return idx_arrays(folder, idx)
+        arrays = idx_arrays(folder, idx)
+        arrays.others += images.images
+        return arrays
     if images.images:
         return Found(folder, images, _open_files, [Path(n) for n in images.images], single=True)
-    for path in below:
-        check_genuine(path)
-    packed = [path for path in below if is_zip(path) or is_tar(path)]
+    packed = [path for path in below if is_archive(path)]
     plain = [path for path in below if path.suffix.lower() in (".npz", ".npy")]
     check(
         not (packed and plain),
@@ -99,6 +101,7 @@ def look_into_folder(folder: Path, image_size: int, channels: int) -> Found | Ar
     if plain:
         return together(folder, [npz_arrays(path) for path in plain])
     for path in below:
+        check_genuine(path)
         if is_foreign(path) and path.suffix.lower() not in UNREAD.split(" "):
             raise refusal(path)
     raise DdpmError(no_images(folder) + reasons(images.left_out))
@@ -151,14 +154,17 @@ def _archives(path: Path, files: list[Path]) -> Found:
     members: dict[str, tuple[Path, str]] = {}
     joined = Listing()
     for file in files:
-        inside = list_archive(file)
-        for member, ways in inside.images.items():
+        listed = list_archive(file)
+        if not listed.images and file != path:
+            joined.left_out["archives without images"] += 1
+        for member, ways in listed.images.items():
             key = f"{file}/{member}"
             members[key] = file, member
             # The name of an archive counts like that of a folder, unless it is what was named.
             above = file.relative_to(path).parts if file != path else ()
             joined.images[key] = [(*above, *way) for way in ways]
-        joined.left_out.update(inside.left_out)
+        joined.left_out.update(listed.left_out)
+        joined.endings |= listed.endings
 
     def open_members(names: list[str], name: str) -> EncodedImages:
         parts = []
@@ -168,4 +174,9 @@ def _archives(path: Path, files: list[Path]) -> Found:
                 parts.append(open_archive(file, wanted, name))
         return parts[0] if len(parts) == 1 else Joined(parts, name)
 
+    inside = ", ".join(sorted(joined.endings)[:5]) or "nothing"
+    check(
+        bool(joined.images),
+        f"{path} holds no images but {inside}; unpack it and name what is inside",
+    )
     return Found(path, joined, open_members, files, single=True)

@@ -150,7 +150,7 @@ class ImageSource(Protocol):
 
     @property
     def name(self) -> str:
-        """For messages and model cards; a run is resumed on a set of the same name only."""
+        """For messages and model cards."""
         ...
 
     @property

@@ -112,10 +112,11 @@ def _from_array(array: np.ndarray, image_format: ImageFormat) -> Tensor:
 def _from_picture(image: Image.Image, image_format: ImageFormat) -> Tensor:
     """A PIL image, as it would be read from a file."""
     try:
+        wide = any(";16" in str(tile) for tile in getattr(image, "tile", ()))
         image.load()
     except (OSError, ValueError, AttributeError) as error:  # as of a closed one
         raise DdpmError(f"the picture cannot be read ({error})") from error
-    bits = 16 if image.mode.startswith("I") else 8
+    bits = 16 if wide or image.mode.startswith("I") else 8
     picture = Picture(image, bits, getattr(image, "n_frames", 1), orientation(image) != 1)
     lost = losses(picture, image_format)
     check(not lost, f"the picture cannot be kept exactly ({', '.join(lost)}); convert it first")

@@ -57,11 +57,13 @@ class Listing:
         images: their names, sorted, with every way to each (see `splits.divide`).
         left_out: what else was found, counted by its reason.
         unread: the names of the images among it whose kind is not read.
+        endings: those of other files.
     """
 
     images: dict[str, Ways] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
     unread: list[str] = field(default_factory=list)
+    endings: set[str] = field(default_factory=set)
 
 
 def reason_to_leave_out(names: tuple[str, ...]) -> str | None:
@@ -87,12 +89,13 @@ def list_names(files: Iterable[tuple[str, Ways]]) -> Listing:
         files: the name of each and the ways to it; a file of several names appears once.
     """
     listing = Listing()
-    for name, ways in sorted(files):
+    for name, ways in sorted(files, key=lambda file: PurePosixPath(file[0])):
         reason = reason_to_leave_out(ways[0])
         if reason is None:
             listing.images[name] = ways
         elif reason:
             listing.left_out[reason] += 1
+            listing.endings.add(PurePosixPath(name).suffix.lower() or PurePosixPath(name).name)
             if reason.startswith("."):
                 listing.unread.append(name)
     return listing
@@ -107,7 +110,8 @@ def list_folder(folder: Path) -> Listing:
     left_out: Counter[str] = Counter()
     found: dict[Path, list[Path]] = {}  # every name of a file, by where it really is
     root = folder.resolve()
-    for path in walk(folder):
+    aliases: list[tuple[Path, Path]] = []
+    for path in walk(folder, aliases):
         if path.is_file():
             found.setdefault(path.resolve(), []).append(path)
         elif reason_to_leave_out(path.relative_to(folder).parts) is None:
@@ -121,16 +125,23 @@ def list_folder(folder: Path) -> Listing:
         ways.insert(0, ways.pop(first))
         if real.is_relative_to(root):
             ways.append(real.relative_to(root).parts)
+        for target, name in aliases:
+            if real.is_relative_to(target):
+                ways.append((name / real.relative_to(target)).relative_to(folder).parts)
         files.append((str(paths[first]), ways))
     listing = list_names(files)
     listing.left_out.update(left_out)
     return listing
 
 
-def walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path, aliases: list[tuple[Path, Path]] | None = None) -> Iterator[Path]:
     """Everything below a folder that is no folder; one that several links lead to is entered once.
 
     Of the ways to it a real one comes before links, and any before hidden ones.
+
+    Args:
+        folder: where to begin.
+        aliases: is told the other ways: where a folder really is, and what else it is called.
 
     Raises:
         DdpmError: a folder cannot be listed.
@@ -141,6 +152,8 @@ def walk(folder: Path) -> Iterator[Path]:
         current = next(paths for paths in waiting if paths).pop(0)
         real = current.resolve()
         if real in seen:
+            if aliases is not None:
+                aliases.append((real, current))
             continue
         seen.add(real)
         try:

@@ -23,12 +23,13 @@ from ddpm.errors import DdpmError, check
 if TYPE_CHECKING:
     import lmdb
 
-# This process's open databases. LMDB allows one handle of a database in a process, and none may
-# be used that a fork has copied: the number is the process that opened it.
 MAGIC = (0xBEEFC0DE).to_bytes(4, "little")  # of an LMDB file
 NO_IMAGES = frozenset(
     (b"length", b"__len__", b"__keys__", b"num_samples", b"num_images", b"size", b"count", b"keys")
 )
+
+# This process's open databases. LMDB allows one handle of a database in a process, and none may
+# be used that a fork has copied: the number is the process that opened it.
 _handles: dict[Path, tuple[int, lmdb.Environment]] = {}
 
 
@@ -92,7 +93,9 @@ class LmdbImages:
                     if key.lower().replace(b"-", b"_") not in NO_IMAGES:
                         yield key
 
-        self.keys = Packed(cached("keys", [data], lambda partial: write_packed(partial, keys())))
+        self.keys = Packed(
+            cached("image-keys", [data], lambda partial: write_packed(partial, keys()))
+        )
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -24,6 +24,10 @@ __all__ = ["Split", "open_data"]
 log = logging.getLogger("ddpm")
 
 
+class NoHeldOut(DdpmError):
+    """A set has no held-out images."""
+
+
 def open_data(
     path: str | Path | None,
     split: Split = "train",
@@ -48,7 +52,7 @@ def open_data(
     Raises:
         DdpmError: there is nothing there, no such split, or the images do not fit.
     """
-    if path is None:
+    if path is None or str(path) == "":
         raise DdpmError("no path to the images is given; set data.path")
     check(0 <= hold_out < 1, f"data.hold_out must lie in [0, 1), got {hold_out:g}")
     if str(path) == "digits":
@@ -69,21 +73,32 @@ def open_data(
     batches = find_batches(path)
     if batches is not None:
         _check_split(path, split, True, hold_out)
-        images = cifar10_batches(batches, split)
+        cifar = cifar10_batches(batches, split)
         check(
             (image_size, channels) == (32, 3),
             f"CIFAR-10 images are 32x32 RGB, but {image_size}x{image_size} with {channels} "
             "channels is asked for; set data.image_size 32 and data.channels 3",
         )
-        return images
+        return cifar
     look = look_into_folder if path.is_dir() else look_at_file
     found = look(path, image_size, channels)
     if isinstance(found, Arrays):
-        has_held_out = bool(found.divided().test)
-        _check_split(path, split, has_held_out, hold_out)
-        name = _name(path, split, has_held_out or hold_out > 0)
-        return array_images(found, split, image_size, channels, hold_out, name)
+        return _open_arrays(found, split, image_size, channels, hold_out)
     return _open(found, split, image_size, channels, hold_out)
+
+
+def _open_arrays(
+    found: Arrays, split: Split, image_size: int, channels: int, hold_out: float
+) -> ImageSource:
+    """The images of a split out of arrays."""
+    has_held_out = bool(found.divided().test)
+    _check_split(found.path, split, has_held_out, hold_out)
+    name = _name(found.path, split, has_held_out or hold_out > 0)
+    images = array_images(found, split, image_size, channels, hold_out, name)
+    if split == "train":
+        others = f"; not used: {', '.join(found.others)}" if found.others else ""
+        log.info("%s: %s images%s", found.path, f"{len(images):,}", others)
+    return images
 
 
 def _open(
@@ -97,7 +112,7 @@ def _open(
     check(
         bool(names),
         f"everything in {found.path} is held out by its name ({', '.join(held_out[:1])}); to train "
-        "on it, name its own folder",
+        "on it, name its own folder, or unpack it",
     )
     encoded = found.open(names, _name(found.path, split, bool(held_out) or hold_out > 0))
     report.left_out["empty rows"] = getattr(encoded, "empty", 0)
@@ -134,7 +149,8 @@ def _check_split(path: Path, split: Split, has_held_out: bool, hold_out: float) 
         f"{path} has held-out images of its own; leave data.hold_out at 0",
     )
     where = f"put some in {path}/test" if path.is_dir() else "name a folder that has some"
-    check(
-        split == "train" or has_held_out or hold_out > 0,
-        f"{path} has no held-out images; {where}, or train with data.hold_out 0.05",
-    )
+    if split == "test" and not has_held_out and not hold_out:
+        raise NoHeldOut(
+            f"{path} has no held-out images; {where}, or train with data.hold_out 0.05; "
+            "--split train measures on all of it"
+        )

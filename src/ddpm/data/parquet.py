@@ -83,15 +83,15 @@ def image_column(path: Path) -> str:
     Raises:
         DdpmError: there is none, or it is unclear which.
     """
-    import pyarrow
+    with _opened(path) as file:
+        schema = file.schema_arrow
+    import pyarrow  # which is there, since the file could be opened
 
     def is_bytes(kind: Any) -> bool:
         if pyarrow.types.is_dictionary(kind):
             kind = kind.value_type
         return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
 
-    with _opened(path) as file:
-        schema = file.schema_arrow
     candidates = []
     for column in schema:
         kind = column.type

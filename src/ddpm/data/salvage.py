@@ -12,6 +12,12 @@ JPEG = b"\xff\xd8"
 START_OF_SCAN, ADOBE = 0xDA, 0xEE
 
 
+def is_srgb(data: bytes) -> bool:
+    """Whether the coding-independent code points (cICP) of a PNG, if any, are those of sRGB."""
+    found = [chunk[8:10] for chunk in _chunks(data) if chunk[4:8] == b"cICP"]
+    return not found or found[0] == bytes((1, 13))
+
+
 def without_texts(data: bytes) -> bytes:
     """A PNG without its texts, which Pillow takes for its own notes (gamma, interlace) if they are
     called so; other files as they are. XMP, which may say how the picture is turned, stays."""

@@ -16,12 +16,23 @@ from typing import Literal
 Split = Literal["train", "test"]
 Side = Literal["test", "val", "train"]
 
-TEST = frozenset(("test", "tests", "testing", "testset"))
-VALIDATION = frozenset(
-    ("val", "valid", "validation", "dev", "eval", "evaluation", "holdout", "heldout")
-)
-HELD_OUT_PAIRS = (("held", "out"), ("hold", "out"))
-TRAINING = frozenset(("train", "training", "trainset"))
+ENDS = ("", "s", "ing", "set", "data", "images", "split")
+
+
+def _compounds(*beginnings: str) -> frozenset[str]:
+    """The words that begin so, alone or with what people write behind or before them."""
+    plain = {beginning + end for beginning in beginnings for end in ENDS}
+    return frozenset(plain | {letter + word for letter in "xy" for word in beginnings})
+
+
+TEST = _compounds("test", "tst")
+VALIDATION = _compounds("val", "valid", "validate", "validation", "dev", "eval", "evaluation") | {
+    "holdout",
+    "heldout",
+}
+HELD_OUT_PAIRS = (("held", "out"), ("hold", "out"), ("x", "te"), ("y", "te"))
+TRAINING_PAIRS = (("x", "tr"), ("y", "tr"))
+TRAINING = _compounds("train")
 
 
 def words(name: str) -> list[str]:
@@ -35,10 +46,11 @@ def side(name: str) -> Side | None:
     found = words(name)
     if TEST.intersection(found) or re.search(r"(?<![a-z])t10k", name.lower()):
         return "test"
-    pairs = itertools.pairwise(found)
-    if VALIDATION.intersection(found) or any(pair in HELD_OUT_PAIRS for pair in pairs):
+    pairs = set(itertools.pairwise(found))
+    if VALIDATION.intersection(found) or pairs.intersection(HELD_OUT_PAIRS):
         return "val"
-    return "train" if TRAINING.intersection(found) else None
+    marked = TRAINING.intersection(found) or pairs.intersection(TRAINING_PAIRS)
+    return "train" if marked else None
 
 
 def side_of_path(names: Iterable[str]) -> Side | None:

@@ -66,6 +66,7 @@ class RunFolder:
     @staticmethod
     def of(checkpoint: Path) -> RunFolder | None:
         """The run that a checkpoint belongs to; None for other files."""
+        checkpoint = checkpoint.absolute()
         folder = RunFolder(checkpoint.parent.parent)
         known = checkpoint.parent == folder.checkpoint(0).parent
         return folder if known and checkpoint.name.startswith("step-") else None
@@ -136,7 +137,7 @@ class RunFolder:
         """Remove what killed processes left half-written; what a live one is writing stays."""
         for path in self.path.rglob(".*.partial"):
             process = path.name.split(".")[-2]
-            if process.isdecimal() and not _is_alive(int(process)):
+            if process.isdecimal() and not is_alive(int(process)):
                 path.unlink(missing_ok=True)
 
     def rotate(self, written: Path) -> None:
@@ -177,7 +178,7 @@ class RunFolder:
         )
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
     """Whether another process of this number lives; our own has not begun to write."""
     if process == os.getpid():
         return False

@@ -19,6 +19,8 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise DdpmError(f"a {type(path).__name__} is no path; give a string or a pathlib.Path")
     text = os.fspath(path)
+    if text == "":
+        raise DdpmError("a path is empty; is a variable of the shell not set?")
     try:
         return Path(text).expanduser() if text.startswith("~") else Path(text)
     except RuntimeError as error:
@@ -45,11 +47,6 @@ def exists(path: Path) -> bool:
         reason = getattr(error, "strerror", None) or error
         raise DdpmError(f"cannot look at {path} ({reason})") from error
     return True
-
-
-def same_file(a: Path, b: Path) -> bool:
-    """Whether two names are of one file that is there."""
-    return a.exists() and b.exists() and a.samefile(b)
 
 
 def cache_home() -> Path:

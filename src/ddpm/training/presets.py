@@ -1,4 +1,4 @@
-"""Named configurations: the paper's, exactly, and two small ones.
+"""Named configurations: the paper's, exactly, small ones, and one for images of one's own.
 
 Each function's docstring says what a run costs and what it should reach.
 """
@@ -79,7 +79,7 @@ def images() -> Config:
     """A folder of your own: size, network and steps are proposed from the images in --data.
 
     `ddpm train images --data FOLDER` says what it proposes, as options that can be changed. Without
-    a GPU images become at most 32x32 and the run takes some hours.
+    a GPU images become at most 64x64 and the run takes some hours.
     """
     return cifar10_small()
 

@@ -90,6 +90,7 @@ def _said(config: Config, side: float, grey: bool, count: int) -> str:
         f"{side:g} pixels on the shorter side: --data.image-size {data.image_size} "
         f"--data.channels {data.channels}{hold_out} --network.ch {network.ch} "
         f"--network.ch-mult {mult} --network.attn-resolutions {attention} "
+        f"--network.dropout {network.dropout} --network.norm-groups {network.norm_groups} "
         f"--training.steps {training.steps} --training.batch-size {training.batch_size} "
         f"--training.lr {training.lr:g}; each can be changed"
     )
@@ -104,10 +105,15 @@ def _look(path: Path) -> tuple[float, bool, int, bool]:
     if find_batches(path) is not None:
         return 32, False, 50_000, True
     look = look_into_folder if path.is_dir() else look_at_file
-    found = look(path, SIZES[0], 3)
+    found = look(path, SIZES[-1], 3)
     if isinstance(found, Arrays):
         pixels, _ = found.read("train")
-        return min(pixels.shape[1:3]), pixels.ndim == 3, len(pixels), bool(found.divided().test)
+        return (
+            min(pixels.shape[1:3]),
+            pixels.ndim == 3 or pixels.shape[3] == 1,
+            len(pixels),
+            bool(found.divided().test),
+        )
     divided = divide(found.listing.images)
     check(bool(divided.train), f"{path} holds no images to train on")
     encoded = found.open(divided.train, path.name)
