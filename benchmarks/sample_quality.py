@@ -22,15 +22,14 @@ from ddpm.data.exact_files import save_png
 from ddpm.evaluation import DigitRecogniser, pixel_frechet_distance
 from ddpm.figures.grid import to_picture
 
-EVEN, QUADRATIC = Plan(), Plan(trajectory="quadratic")
-SAMPLERS: dict[str, tuple[Sampler, Plan]] = {
-    "ancestral, even": (Ancestral(), EVEN),
-    "ancestral, optimal + analytic": (Ancestral(), Plan(None, "optimal", "analytic")),
-    "ancestral, quadratic + analytic": (Ancestral(), Plan(None, "quadratic", "analytic")),
-    "DDIM, even": (Ddim(), EVEN),
-    "DDIM, quadratic": (Ddim(), QUADRATIC),
-    "DPM-Solver++, even": (DpmSolver(), EVEN),
-    "DPM-Solver++, quadratic": (DpmSolver(), QUADRATIC),
+SAMPLERS: dict[str, tuple[Sampler, Plan]] = {  # the steps are filled in
+    "ancestral, even, fixed_large": (Ancestral(), Plan(1, "even", "fixed_large")),
+    "ancestral, optimal + analytic": (Ancestral(), Plan(1, "optimal", "analytic")),
+    "ancestral, quadratic + analytic": (Ancestral(), Plan(1, "quadratic", "analytic")),
+    "DDIM, even": (Ddim(), Plan(1, "even")),
+    "DDIM, quadratic": (Ddim(), Plan(1, "quadratic")),
+    "DPM-Solver++, even": (DpmSolver(), Plan(1, "even")),
+    "DPM-Solver++, quadratic": (DpmSolver(), Plan(1, "quadratic")),
 }
 
 

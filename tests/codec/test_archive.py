@@ -28,6 +28,7 @@ def all_equal(a, b):
     return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.slow
 def test_an_archive_gives_its_images_back_and_says_where_its_bits_went(model, held_out):
     spent = Spent()
     data = model.compress(list(held_out), spent=spent)

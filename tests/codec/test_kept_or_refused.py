@@ -14,6 +14,8 @@ from full_range import one_thread, save_models
 from helpers import measured_model
 from mistakes import everything_below, refused
 
+pytestmark = pytest.mark.slow  # many members
+
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):

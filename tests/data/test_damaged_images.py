@@ -22,6 +22,9 @@ from ddpm.data.parquet import parquet_images
 from ddpm.errors import DdpmError
 from mistakes import refused
 
+pytestmark = pytest.mark.slow  # many members
+
+
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
 LONELY = [f for f in ALL_FORMS if f != "MPO"]
 

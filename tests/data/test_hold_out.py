@@ -25,6 +25,8 @@ from data.form_makers import (
 from ddpm.data import open_data
 from ddpm.errors import DdpmError
 
+pytestmark = pytest.mark.slow  # many members
+
 
 def side(path, split="test", size=8, channels=3, hold_out=0.25):
     """The images of a split as bytes, in order."""

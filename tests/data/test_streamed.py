@@ -125,6 +125,7 @@ def test_the_last_image_is_stood_in_for_by_the_first(form, tmp_path):
     assert streaming.read(100).unique().tolist() == [0]
 
 
+@pytest.mark.slow
 def test_however_many_are_broken_side_by_side_the_run_goes_on(form, tmp_path):
     values = [flat(i % 250) for i in range(2000)]
     values[201:214] = [b"", values[0][:40], *[b"not an image"] * 11]

@@ -20,6 +20,8 @@ from ddpm.runs.log import RunLog
 from helpers import checkpoint_path, measured_model, tiny_config, tiny_model
 from mistakes import everything_below, refused
 
+pytestmark = pytest.mark.slow  # many members
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):

@@ -14,6 +14,8 @@ from helpers import checkpoint_path, tiny_model
 from mistakes import everything_below, refused
 from runs.small_run import BEGIN, RESUME, TRAIN, newest, pictures, settings, write
 
+pytestmark = pytest.mark.slow  # many members
+
 
 @pytest.fixture(autouse=True)
 def single():

@@ -11,6 +11,9 @@ from mistakes import everything_below, refused
 from powers import permissions_count, with_modes
 from runs.small_run import BEGIN, RESUME, TRAIN, pictures, write
 
+pytestmark = pytest.mark.slow  # many members
+
+
 CHECKPOINTS, NEWEST = "run/checkpoints", "run/checkpoints/step-00000004.safetensors"
 FEW = ["--steps", "2", "--trajectory", "optimal", "-n", "2"]
 ONE = ["sample", "run", "-n", "1", "--out", "new.png"]

@@ -21,6 +21,8 @@ from helpers import checkpoint_path, tiny_config, tiny_images
 from mistakes import everything_below, refused
 from runs.small_run import BEGIN, RESUME, newest, pictures, replace, write
 
+pytestmark = pytest.mark.slow  # many members
+
 
 @pytest.fixture(autouse=True)
 def single():

@@ -14,6 +14,9 @@ from helpers import checkpoint_path, checkpoints
 from mistakes import everything_below, refused
 from runs.small_run import BEGIN, TINY, pictures, write
 
+pytestmark = pytest.mark.slow  # many members
+
+
 # -- a checkpoint that an archive needs ----------------------------------------------------------
 
 FOURTH = "run/checkpoints/step-00000004.safetensors"

@@ -20,6 +20,9 @@ from ddpm.training.step import TrainingStep
 from helpers import measured_model, tiny_config, tiny_images, tiny_model, with_training
 from typecheck import unchecked
 
+pytestmark = pytest.mark.slow  # many members
+
+
 MEAN, STD = 0.2, 0.25  # of every pixel of the images that the networks here know
 WILD = 4.1  # the spread of pixels that are all black or white, in units of STD
 FORMAT = ImageFormat(1, 8, 8)

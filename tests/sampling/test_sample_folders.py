@@ -13,6 +13,9 @@ from ddpm.networks.unet import UNet
 from helpers import checkpoint_path, measured_model, tiny_model
 from mistakes import everything_below, refused
 
+pytestmark = pytest.mark.slow  # many members
+
+
 SAVE = Image.Image.save
 
 

@@ -20,6 +20,8 @@ from mistakes import everything_below, refused
 from runs.small_run import TRAIN, newest, pictures, write
 from streams import standard_streams
 
+pytestmark = pytest.mark.slow  # many members
+
 
 @pytest.fixture(autouse=True)
 def single():

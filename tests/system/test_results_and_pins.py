@@ -15,6 +15,8 @@ from full_range import one_thread
 from helpers import checkpoint_path, measured_model, tiny_model
 from mistakes import refused
 
+pytestmark = pytest.mark.slow  # many members
+
 
 @pytest.fixture(autouse=True)
 def single():

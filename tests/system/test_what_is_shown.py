@@ -22,6 +22,8 @@ from ddpm.training.throughput import Throughput
 from full_range import one_thread
 from helpers import checkpoint_path, tiny_config, tiny_images, tiny_model, with_training
 
+pytestmark = pytest.mark.slow  # many members
+
 
 @pytest.fixture(autouse=True)
 def single():
