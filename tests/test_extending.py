@@ -428,6 +428,9 @@ def test_a_preset_of_ones_own_from_the_folder_one_is_in(tmp_path):
     done = run(tmp_path, "--import", "my_presets", "sample", "r", "-n", "1")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "samples.png").is_file()
+    more = ["--max-minutes", "1e-9", "--training.steps", "99", "--resume", "r"]
+    done = run(tmp_path, "train", "my_presets.tiny", *more)
+    assert "resume with: ddpm train my_presets.tiny --resume r" in done.stdout, done.stderr
 
 
 def test_a_preset_that_is_none_is_one_sentence(tmp_path, monkeypatch, capsys):

@@ -12,7 +12,7 @@ import tyro
 
 from ddpm.cli.parse import parse, positional, say
 from ddpm.cli.progress import progress_bar
-from ddpm.codec import is_archive
+from ddpm.codec import parse as parse_file
 from ddpm.data.exact_files import read_images, some
 from ddpm.errors import DdpmError, check
 from ddpm.loading import load_with_file
@@ -68,11 +68,12 @@ def is_replaced(out: Path) -> bool:
         return False
     check(not out.is_dir(), f"--out must be a file, and {out} is a folder")
     check(out.is_file(), f"--out must be a file, and {out} is none; choose another --out")
-    with out.open("rb") as file:
-        check(
-            is_archive(file.read(16)),
-            f"{out} is there already and is no archive of ddpm; choose another --out",
-        )
+    try:
+        parse_file(out.read_bytes())
+    except DdpmError as error:
+        raise DdpmError(
+            f"{out} is there already and is no archive of ddpm; choose another --out"
+        ) from error
     return True
 
 

@@ -94,7 +94,7 @@ def run(argv: Sequence[str]) -> int:
             other_images=args.other_images,
             progress=progress,
         )
-    return conclude(result, out)
+    return conclude(result, out, name)
 
 
 def which_run(argv: Sequence[str]) -> tuple[str, list[str], Path | None]:
@@ -189,9 +189,11 @@ def expand_short_options(argv: Sequence[str]) -> list[str]:
     return [full.get(name, name) + equals + value for name, equals, value in parts]
 
 
-def conclude(result: TrainingResult, out: Path) -> int:
+def conclude(result: TrainingResult, out: Path, preset: str) -> int:
     """Say how the run ended and what to do next; the exit code."""
     quoted = typed(out)
+    # A preset of one's own imports what the run is made of.
+    named = f"{preset} " if "." in preset else ""
     if result.stopped is None:
         say(
             f"trained {result.step:,} steps in {result.seconds / 60:.1f} minutes: "
@@ -201,7 +203,7 @@ def conclude(result: TrainingResult, out: Path) -> int:
         return 0
     say(
         f"stopped by {result.stopped} at step {result.step:,}, saved as {result.checkpoint}",
-        f"resume with: ddpm train --resume {quoted}",
+        f"resume with: ddpm train {named}--resume {quoted}",
     )
     if result.stopped == "max_minutes":
         return 0

@@ -72,11 +72,6 @@ class File(NamedTuple):
         return len(self.payload) == self.header.length
 
 
-def is_archive(data: bytes) -> bool:
-    """Whether bytes are the beginning of a file of ours, of any version."""
-    return data[:2] == MAGIC
-
-
 def parse(data: bytes) -> File:
     """Check a file's header and cut it off.
 

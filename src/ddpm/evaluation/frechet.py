@@ -12,6 +12,7 @@ from ddpm.data.images import ImageFormat
 from ddpm.errors import check
 
 LIMIT = 8192  # rows of the largest matrix whose singular values are taken: 0.5 GB
+NUMBERS = 400_000_000  # of all features of a set, which are held in float64: 3.2 GB
 
 
 def frechet_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m e"]) -> float:
@@ -50,6 +51,11 @@ def check_frechet(n: int, m: int, d: int) -> None:
         rows <= LIMIT,
         f"a Frechet distance of {max(n, m):,} images of {d:,} numbers needs a matrix of {rows:,} "
         f"rows, and {LIMIT:,} is the limit; take at most {LIMIT:,} images",
+    )
+    check(
+        max(n, m) * d <= NUMBERS,
+        f"{max(n, m):,} images of {d:,} numbers do not fit in memory for a Frechet distance; take at "
+        f"most {NUMBERS // d:,} images",
     )
 
 
