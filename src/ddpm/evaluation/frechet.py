@@ -54,8 +54,8 @@ def check_frechet(n: int, m: int, d: int) -> None:
     )
     check(
         max(n, m) * d <= NUMBERS,
-        f"{max(n, m):,} images of {d:,} numbers do not fit in memory for a Frechet distance; take at "
-        f"most {NUMBERS // d:,} images",
+        f"{max(n, m):,} images of {d:,} numbers do not fit in memory for a Frechet distance; take "
+        f"at most {NUMBERS // d:,} images",
     )
 
 
