@@ -14,6 +14,7 @@ from torch import Tensor
 from ddpm.data.images import ImageFormat
 
 GAP = 1  # pixels of the original images between two of them
+SIDE = 32  # smaller images are enlarged to about that many pixels at least
 WIDTH, MOST = 512, 32  # small pictures are enlarged to about this many pixels, at most 32 times
 
 
@@ -29,7 +30,8 @@ def image_grid(
         images: grey levels.
         image_format: of the images.
         columns: images a row; makes the grid about square by default.
-        scale: enlargement; by default a whole factor that makes the picture about 512 wide.
+        scale: enlargement; by default a whole factor that makes the picture about 512 wide, and no
+            image smaller than about 32.
     """
     pixels = image_format.to_display(images)
     n, height, width, _ = pixels.shape
@@ -42,7 +44,8 @@ def image_grid(
         y, x = i // columns * (height + GAP) + GAP, i % columns * (width + GAP) + GAP
         canvas[y : y + height, x : x + width] = image
     picture = Image.fromarray(canvas)
-    scale = scale or min(max(1, round(WIDTH / max(picture.size))), MOST)
+    wide = min(max(1, round(WIDTH / max(picture.size))), MOST)
+    scale = scale or max(wide, round(SIDE / height))
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
