@@ -1,5 +1,7 @@
 """What the tests of places begin with, made once."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,3 +25,11 @@ def kept(tmp_path_factory):
         assert main(["compress", files[0], files[1], "-o", files[2], "--steps", "2"]) == 0
     (here / "model.safetensors").unlink()
     return here
+
+
+@pytest.fixture
+def place(kept, tmp_path, monkeypatch):
+    """A working folder with a run, an image of the model's grey levels, and its archive."""
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

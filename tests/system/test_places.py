@@ -29,14 +29,6 @@ def single():
         yield
 
 
-@pytest.fixture
-def place(kept, tmp_path, monkeypatch):
-    """A working folder with a run, an image of the model's grey levels, and its archive."""
-    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 # -- nobody's home -------------------------------------------------------------------------------
 
 NOBODY = "~no-such-user/x"

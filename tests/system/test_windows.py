@@ -7,7 +7,6 @@ opened for reading cannot be flushed to disk. `os.name` stays what it is, as pat
 import errno
 import io
 import os
-import shutil
 import sys
 import threading
 from types import SimpleNamespace
@@ -33,14 +32,6 @@ from runs.small_run import TRAIN, newest, pictures, write
 def single():
     with one_thread():
         yield
-
-
-@pytest.fixture
-def place(kept, tmp_path, monkeypatch):
-    """A working folder with a run, an image of the model's grey levels, and its archive."""
-    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture

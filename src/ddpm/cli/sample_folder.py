@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ddpm import __version__
-from ddpm.data.exact_files import write_images
+from ddpm.data.exact_files import numbered, write_images
 from ddpm.errors import DdpmError, check
 from ddpm.likelihood.plan import Plan
 from ddpm.model import Ddpm
@@ -22,11 +22,6 @@ from ddpm.runtime.atomic import check_writable, to_json, write_text
 from ddpm.runtime.device import resolve_precision
 
 SETTINGS = "samples.json"
-
-
-def image_path(folder: Path, number: int) -> Path:
-    """Where the image of a number lies."""
-    return folder / f"{number:06d}.png"
 
 
 def describe(model: Ddpm, sampler: str, eta: float | None, plan: Plan, seed: int) -> dict[str, Any]:
@@ -57,7 +52,7 @@ def missing_images(folder: Path, n: int, wanted: dict[str, Any]) -> list[int]:
                     path.unlink()
             if not (folder / SETTINGS).exists():
                 write_text(folder / SETTINGS, to_json({**wanted, "ddpm": __version__}, 1) + "\n")
-            lacking = torch.tensor([int(not image_path(folder, i).is_file()) for i in range(n)])
+            lacking = torch.tensor([int(not numbered(folder, i).is_file()) for i in range(n)])
     parallel.all_reduce_sum(lacking)
     return torch.nonzero(lacking).flatten().tolist()
 
@@ -92,5 +87,5 @@ def draw_into(folder: Path, model: Ddpm, batches: Any) -> None:
     """Write the images batch by batch, each whole or not at all."""
     with parallel.agreement():
         for numbers, images in batches:
-            paths = [image_path(folder, int(i)) for i in numbers]
+            paths = [numbered(folder, int(i)) for i in numbers]
             write_images(list(images), paths, model.format)

@@ -39,8 +39,8 @@ def _named(path: Path) -> Iterator[None]:
 
 
 @dataclass
-class ZipImages:
-    """Members of a zip archive, stored or compressed."""
+class _Members:
+    """Files in an archive, in an order of their own."""
 
     path: Path
     members: list[str]
@@ -48,6 +48,15 @@ class ZipImages:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def describe(self, index: int) -> str:
+        """The member and the archive."""
+        return f"{self.members[index]} of {self.path}"
+
+
+@dataclass
+class ZipImages(_Members):
+    """Members of a zip archive, stored or compressed."""
 
     def __getitem__(self, index: int) -> bytes:
         process, handle = _handles.get(self.path, (0, None))
@@ -60,22 +69,12 @@ class ZipImages:
             except (zipfile.BadZipFile, zlib.error, EOFError) as error:  # of this member alone
                 raise BrokenImage(str(error)) from error
 
-    def describe(self, index: int) -> str:
-        """The member and the archive."""
-        return f"{self.members[index]} of {self.path}"
-
 
 @dataclass
-class TarImages:
+class TarImages(_Members):
     """Members of a tar archive, as stretches of a file that is not compressed."""
 
-    path: Path
-    members: list[str]
     places: list[tuple[int, int]]
-    name: str
-
-    def __len__(self) -> int:
-        return len(self.members)
 
     def __getitem__(self, index: int) -> bytes:
         offset, size = self.places[index]
@@ -83,30 +82,16 @@ class TarImages:
             file.seek(offset)
             return file.read(size)
 
-    def describe(self, index: int) -> str:
-        """The member and the archive."""
-        return f"{self.members[index]} of {self.path}"
-
 
 @dataclass
-class UnpackedImages:
+class UnpackedImages(_Members):
     """Members of a compressed tar archive, unpacked once into the cache."""
 
-    path: Path
-    members: list[str]
     cells: Packed
     indices: list[int]
-    name: str
-
-    def __len__(self) -> int:
-        return len(self.members)
 
     def __getitem__(self, index: int) -> bytes:
         return self.cells[self.indices[index]]
-
-    def describe(self, index: int) -> str:
-        """The member and the archive."""
-        return f"{self.members[index]} of {self.path}"
 
 
 def is_archive(path: Path) -> bool:
@@ -205,7 +190,7 @@ def _open_tar(path: Path, members: list[str], name: str) -> EncodedImages:
         plain = not is_compressed(path) and not any(m.issparse() for m in found)
     if plain:
         places = [(member.offset_data, member.size) for member in found]
-        return TarImages(path.resolve(), members, places, name)
+        return TarImages(path.resolve(), members, name, places)
 
     def contents() -> Iterator[bytes]:
         with tarfile.open(path) as archive:
@@ -220,4 +205,4 @@ def _open_tar(path: Path, members: list[str], name: str) -> EncodedImages:
         )
         with tarfile.open(path) as archive:
             order = {m.name: i for i, m in enumerate(m for m in archive if m.isfile())}
-    return UnpackedImages(path, members, cells, [order[name] for name in members], name)
+    return UnpackedImages(path, members, name, cells, [order[member] for member in members])

@@ -182,6 +182,11 @@ def to_levels(picture: Picture, image_format: ImageFormat) -> UInt8[Tensor, "c _
     return torch.from_numpy(levels).permute(2, 0, 1).contiguous()
 
 
+def numbered(folder: Path, number: int) -> Path:
+    """Where the image of a number lies in a folder of them."""
+    return folder / f"{number:06d}.png"
+
+
 def image_paths(path: Path, count: int, single: bool) -> list[Path]:
     """Where `write_images` puts that many images.
 
@@ -202,7 +207,7 @@ def image_paths(path: Path, count: int, single: bool) -> list[Path]:
             path.suffix.lower() not in suffixes,
             f"images are written as PNG; give --out a name ending in .png, or a folder, not {path}",
         )
-        paths = [path / f"{i:06d}.png" for i in range(count)]
+        paths = [numbered(path, i) for i in range(count)]
     there = [found for found in paths if exists(found)]
     check(
         not there,
