@@ -23,6 +23,7 @@ from ddpm.networks.unet import UNet
 from ddpm.registry import Kind, lookup, module_of, name_of, register
 from ddpm.runtime.device import Precision
 
+LABEL_DROPOUT = 0.1  # by default, as Ho & Salimans (2022) recommend
 RENAMED = {"training.wandb": "wandb_project"}  # settings of older checkpoints
 
 
@@ -51,16 +52,26 @@ class DataConfig:
     hold_out: float = 0.0
     """Share of the images that is not trained on, picked by content: for a set without held-out
     images of its own."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes of a conditional model, in the order of the labels; those of the images,
+    where they have some."""
 
     def __post_init__(self) -> None:
         at_least("image_size", self.image_size, 1)
+        check(
+            all(self.class_names) and len(set(self.class_names)) == len(self.class_names),
+            f"class_names must all be different and not empty, got {', '.join(self.class_names)}",
+        )
         check(0 <= self.hold_out < 1, f"hold_out must lie in [0, 1), got {self.hold_out:g}")
         check(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}")
 
 
 @runtime_checkable
 class NetworkConfig(Protocol):
-    """Settings of a network: a frozen dataclass of numbers, strings and tuples of them."""
+    """Settings of a network: a frozen dataclass of numbers, strings and tuples of them.
+
+    One with a field `classes` of at least 1 makes a conditional network, called with labels.
+    """
 
     def build(self, shape: Shape, out_channels: int) -> nn.Module:
         """The network, freshly initialised.
@@ -71,7 +82,8 @@ class NetworkConfig(Protocol):
 
         Returns:
             A module that maps x, [b, c, h, w] in [-1, 1], and t, a long vector [b], to
-            [b, out_channels, h, w].
+            [b, out_channels, h, w]. With classes it is called with a third argument, the labels,
+            a long vector [b] of 0..classes: the last is the null class, which stands for none.
         """
         ...
 
@@ -93,6 +105,8 @@ class UNetConfig:
     """Dropout probability inside the res-blocks."""
     norm_groups: int = 32
     """Groups of every GroupNorm."""
+    classes: int = 0
+    """Classes of a conditional model; 0 for none."""
 
     def build(self, shape: Shape, out_channels: int) -> UNet:
         """See `NetworkConfig.build`."""
@@ -165,6 +179,9 @@ class TrainingConfig:
     """Largest global norm of the gradient."""
     ema_decay: float = 0.9999
     """Decay of the averaged weights that every evaluation uses."""
+    label_dropout: float = LABEL_DROPOUT
+    """Probability that an image of a conditional model is shown without its class, which teaches
+    the null class: bits/dim, compression and guidance use it."""
     loss: LossType = "simple"
     """simple (L_simple), vlb (the bound) or hybrid."""
     time_sampling: Literal["uniform", "bound"] = "uniform"
@@ -197,6 +214,11 @@ class TrainingConfig:
         check(self.lr > 0, f"lr must be positive, got {self.lr:g}")
         check(self.grad_clip > 0, f"grad_clip must be positive, got {self.grad_clip:g}")
         check(0 <= self.ema_decay < 1, f"ema_decay must lie in [0, 1), got {self.ema_decay:g}")
+        check(
+            0 < self.label_dropout < 1,
+            f"label_dropout must lie between 0 and 1, got {self.label_dropout:g}; the null class, "
+            "which bits/dim, compression and guidance use, is learned from these images",
+        )
         one_of("lr_decay", self.lr_decay, ("constant", "cosine"))
         one_of("loss", self.loss, get_args(LossType))
         one_of("time_sampling", self.time_sampling, ("uniform", "bound"))
@@ -227,6 +249,33 @@ class Config:
             "time_sampling bound is for networks that predict the noise (epsilon), not "
             f"'{self.diffusion.prediction_type}'",
         )
+        for name, given in (
+            ("training.label_dropout", self.training.label_dropout != LABEL_DROPOUT),
+            ("data.class_names", bool(self.data.class_names)),
+        ):
+            check(
+                self.classes > 0 or not given,
+                f"{name} has no effect on a model without classes; set network.classes as well",
+            )
+        check(
+            len(self.data.class_names) in (0, self.classes),
+            f"data.class_names has {len(self.data.class_names)} names, and network.classes is "
+            f"{self.classes}; give one name for each class",
+        )
+
+    @property
+    def classes(self) -> int:
+        """Classes of a conditional model; 0 for none.
+
+        Raises:
+            DdpmError: the network's settings have a field `classes` that is no such number.
+        """
+        found = getattr(self.network, "classes", 0)
+        check(
+            isinstance(found, int) and found >= 0,
+            f"network.classes must be a whole number of at least 0, got {found!r}",
+        )
+        return found
 
     def build_network(self, shape: Shape) -> nn.Module:
         """The network for images of `shape` (c, h, w), freshly initialised.

@@ -84,22 +84,29 @@ def load_with_file(
     return model if precision is None else replace(model, precision=precision), file
 
 
-def load_for_file(path: str | Path, fingerprint: int) -> Ddpm:
+def load_for_file(
+    path: str | Path, fingerprint: int, label: int | str | None = None, guidance: float = 1.0
+) -> Ddpm:
     """The model that a compressed file needs.
 
     Args:
         path: see `load`; of a run the checkpoint that fits is taken, whichever it is.
         fingerprint: of the model, as the header of the file has it.
+        label, guidance: what the model was given (`Ddpm.given`) when the file was made.
 
     Returns:
         The newest where none fits, which `decompress` then says.
+
+    Raises:
+        DdpmError: there is no model, or it has no such class.
     """
     model, file = load_with_file(path)
+    model = model.given(label, guidance)
     run = RunFolder.of(file) if user_path(path).is_dir() else None
     others = [] if run is None else [*run.pinned(), *reversed(run.checkpoints())]
     for other in dict.fromkeys([file, *others]):
         with contextlib.suppress(DdpmError):  # damaged, or not measured
-            candidate = model if other == file else load(other)
+            candidate = model if other == file else load(other).given(label, guidance)
             if candidate.for_codec().fingerprint == fingerprint:
                 return candidate
     return model
@@ -109,13 +116,14 @@ def store_denoising_error(model: Ddpm, file: Path) -> None:
     """Add a model's denoising error to the file it was loaded from.
 
     Args:
-        model: just measured.
+        model: just measured, for the null class if it knows classes.
         file: see `load_with_file`.
 
     Raises:
         DdpmError: the file cannot be written; it stays as it was.
     """
     assert model.denoising_error is not None
+    assert model.label is None
     tensors, metadata = load_checkpoint(file, training=True)
     described = {key: metadata[key] for key in ("config", "images", "history")}
     save_checkpoint(file, tensors | model.denoising_error.tensors(), described)

@@ -18,19 +18,23 @@ from ddpm import codec
 from ddpm.config import Config
 from ddpm.data.images import ImageFormat, Indexed
 from ddpm.data.inputs import ImageLike, as_images, as_indexed
+from ddpm.data.labels import check_given
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.errors import DdpmError, check, whole_number
 from ddpm.likelihood.bound import Bound, evaluate_bound
 from ddpm.likelihood.denoising_error import IMAGES, DenoisingError, measure_denoising_error
 from ddpm.likelihood.plan import Plan
+from ddpm.likelihood.sampling_plan import sampler_and_plan
+from ddpm.networks.guidance import guided
 from ddpm.runs.checkpoint import description, model_tensors, save_checkpoint
 from ddpm.runs.history import History
 from ddpm.runtime import parallel
 from ddpm.runtime.device import Precision, in_channels_last, in_precision, resolve_precision
 from ddpm.runtime.paths import user_path
-from ddpm.runtime.progress import Counter, Progress
+from ddpm.runtime.progress import Progress
 from ddpm.runtime.randomness import Randomness
-from ddpm.sampling import Callback, Sampler, get_sampler, uses_variance
+from ddpm.sampling import Callback, Sampler
+from ddpm.sampling.drawing import draw_batches
 
 UNMEASURED = (
     "this model's denoising error has not been measured; measure it once on training images with "
@@ -51,6 +55,12 @@ class Ddpm:
         denoising_error: once it was measured: an optimal trajectory, the analytic variance and
             compression need it.
         precision: in which the network computes; what it was trained in by default.
+        label: of the class that everything is done with, for a conditional model; None for the null
+            class, which stands for none (see `given`).
+        guidance: s of u + s (c - u), where c is the network's output with the class and u without.
+
+    Raises:
+        DdpmError: a class that the model does not have, or a guidance that has no meaning.
     """
 
     config: Config
@@ -60,8 +70,12 @@ class Ddpm:
     history: History = field(default_factory=History)
     denoising_error: DenoisingError | None = None
     precision: Precision | None = None
+    label: int | None = None
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
+        self.label, self.guidance = check_given(self.class_names, self.label, self.guidance)
+        self._null = self  # what `given` begins with
         if self.diffusion is None:
             self.diffusion = self.config.diffusion.build()
         if self.precision is None:
@@ -85,14 +99,48 @@ class Ddpm:
         return self
 
     def denoiser(self) -> Denoiser:
-        """The network as the diffusion maths calls it: no gradient, no dropout, float32 out."""
-        forward = in_precision(self.network, self._precision())
+        """The network as the diffusion maths calls it: no gradient, no dropout, float32 out.
+
+        Of a conditional model it is the network of the class that was given, or of the null class.
+        """
+        forward, null = in_precision(self.network, self._precision()), self.config.classes
+        if null:
+            label = null if self.label is None else self.label
+            forward = guided(self.network, label, null, self.guidance, self._precision())
 
         def call(x: Tensor, t: Tensor) -> Tensor:
             with torch.inference_mode():
                 return forward(x, t)
 
         return call
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the classes of a conditional model are called: their numbers, where they have no
+        names; () for a model without classes."""
+        return self.config.data.class_names or tuple(map(str, range(self.config.classes)))
+
+    def given(self, label: int | str | None, guidance: float = 1.0) -> Ddpm:
+        """The same model with a class: all that it does is then done with it.
+
+        The network is shared, and so is the denoising error, which is that of the null class until
+        `measure` measures that of the class.
+
+        Args:
+            label: a number from 0, or a name (a name wins over a number); None for the null class.
+            guidance: s of classifier-free guidance, u + s (c - u), finite and at least 0: 1 is the
+                class alone, 0 no class, and more is more of what tells the class from others. In
+                the other convention, (1 + w) c - w u, w is s - 1.
+
+        Raises:
+            DdpmError: the model has no classes or not this one, or a guidance that has no meaning.
+        """
+        label, guidance = check_given(self.class_names, label, guidance)
+        if label is None and self._null.label is None:
+            return self._null
+        model = replace(self._null, label=label, guidance=guidance)
+        model._null = self._null
+        return model
 
     def _precision(self) -> Literal["fp32", "bf16"]:
         """fp32 or bf16."""
@@ -135,6 +183,7 @@ class Ddpm:
         n: int = 1,
         *,
         seed: int = 0,
+        first: int = 0,
         sampler: str | Sampler = "ancestral",
         plan: Plan | None = None,
         steps: int | None = None,
@@ -148,6 +197,7 @@ class Ddpm:
         Args:
             n: how many, at least 1. The i-th of a seed is the same whatever n and the batch size.
             seed: which ones, at least 0.
+            first: the number of the first image, at least 0.
             sampler: ancestral (the paper's Algorithm 2), ddim, dpm-solver or langevin, another
                 registered name, or any `Sampler`, such as `Ddim(eta=0.5)`.
             plan: timesteps and variance; all T and the model's own by default.
@@ -164,10 +214,11 @@ class Ddpm:
             DdpmError: an unknown sampler, a number out of range, or a plan that does not fit.
         """
         n = whole_number("the number of samples", n, 1)
+        first = whole_number("the number of the first sample", first, 0)
         draw, plan = self.plan_samples(sampler, plan, steps, eta)
         images = torch.zeros(n, *self.format.shape, dtype=torch.uint8)
         for index, batch in self.draw(
-            range(n),
+            range(first, first + n),
             draw,
             plan,
             seed=seed,
@@ -175,7 +226,7 @@ class Ddpm:
             callback=callback,
             progress=progress,
         ):
-            images[index] = batch
+            images[index - first] = batch
         parallel.all_reduce_sum(images)
         return images
 
@@ -187,6 +238,7 @@ class Ddpm:
         *,
         seed: int = 0,
         batch_size: int = 64,
+        needed: Callable[[int], bool] | None = None,
         callback: Callback | None = None,
         progress: Progress | None = None,
     ) -> Iterator[tuple[Tensor, UInt8[Tensor, "b c h w"]]]:
@@ -196,6 +248,7 @@ class Ddpm:
             numbers: which images of the seed.
             sampler, plan: as `plan_samples` gives them.
             seed, batch_size, callback, progress: see `sample`.
+            needed: asked of each number just before it is drawn; other processes may have drawn it.
 
         Yields:
             The numbers of a batch, a long vector, and its images.
@@ -205,26 +258,9 @@ class Ddpm:
         """
         whole_number("batch_size", batch_size, 1)
         whole_number("the seed", seed, 0)
-        chain = self.chain(plan)
-        mine = torch.tensor([numbers[i] for i in parallel.local_range(len(numbers))])
-        batches = mine.split(batch_size) if len(mine) else ()
-        calls = getattr(sampler, "calls_per_step", 1) * chain.num_timesteps
-        counter = Counter(progress, len(batches) * calls, "sampling")
-        forward = self.denoiser()
-
-        def denoiser(x: Tensor, t: Tensor) -> Tensor:
-            output = forward(x, t)
-            counter.advance()
-            return output
-
-        for index in batches:
-            noise = self.noise(index, seed)
-            start = noise(chain.num_timesteps)
-            shown = None if callback is None else _numbered(callback, int(index[0]))
-            with torch.inference_mode():
-                x = sampler(chain, denoiser, start, noise, callback=shown)
-                found = self.format.from_unit(x).cpu()
-            yield index, found
+        parts = self.chain(plan), self.denoiser(), sampler, lambda index: self.noise(index, seed)
+        for index, x in draw_batches(*parts, numbers, batch_size, needed, callback, progress):
+            yield index, self.format.from_unit(x).cpu()
 
     def plan_samples(
         self,
@@ -238,21 +274,8 @@ class Ddpm:
         Raises:
             DdpmError: an unknown sampler, or arguments that do not go together.
         """
-        check(plan is None or steps is None, "give a plan or steps, not both")
-        check(
-            plan is None or isinstance(plan, Plan),
-            f"{plan!r} is no plan; give a ddpm.Plan, such as ddpm.Plan(steps=50)",
-        )
-        draw, plan = get_sampler(sampler, eta), plan or Plan(steps)
-        name = sampler if isinstance(sampler, str) else type(sampler).__name__
-        check(
-            plan.variance is None or uses_variance(draw),
-            f"{name} adds no noise of the reverse step, so --variance has no effect; leave it out",
-        )
         measured = self.denoising_error is not None
-        return draw, plan.resolved(
-            self.diffusion, measured, "noisy" if uses_variance(draw) else "smooth"
-        )
+        return sampler_and_plan(self.diffusion, measured, sampler, plan, steps, eta)
 
     def bound(
         self,
@@ -396,6 +419,8 @@ class Ddpm:
             denoising_error=self.denoising_error,
             format=self.format,
             precision=self._precision(),
+            classes=self.config.classes,
+            given=None if self.label is None else (self.label, self.guidance),
         )
 
     def save(self, path: str | Path) -> None:
@@ -405,14 +430,13 @@ class Ddpm:
             path: the file, whose folder is made if need be.
 
         Raises:
-            DdpmError: there is no room for it, or no permission to write there.
+            DdpmError: there is no room for it, no permission to write there, or a class is given.
         """
+        check(
+            self.label is None,
+            "a file holds a model for all its classes; save it without one (model.given(None))",
+        )
         weights = self.network.state_dict()
         tensors = model_tensors(weights, self.diffusion, self.denoising_error)
         described = description(self.config, self.format, self.history)
         save_checkpoint(user_path(path), tensors, described)
-
-
-def _numbered(callback: Callback, first: int) -> Callback:
-    """A callback that is told the number of the batch's first image."""
-    return lambda state: callback(replace(state, first=first))

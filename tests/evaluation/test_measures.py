@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ddpm.cli import main
-from ddpm.cli.reproduce import TABLE2
+from ddpm.cli.reproduce_table2 import TABLE2
 from ddpm.data.images import ImageFormat
 from ddpm.model import Ddpm
 from ddpm.networks.unet import UNet
@@ -80,18 +80,19 @@ def untrained(folder, side):
 
 # -- what cannot be done is refused before the work ----------------------------------------------
 
+FOUR = ["--features", "pixels", "--samples", "4"]
 FRECHET = {
-    "no samples": (["--frechet", "0"], 4, 4),
-    "less than none": (["--frechet", "-5"], 4, 4),
-    "one sample": (["--frechet", "1"], 4, 4),
-    "one image asked for": (["--frechet", "4", "--images", "1"], 4, 4),
-    "one held-out image": (["--frechet", "4"], 4, 1),
-    "one training image": (["--frechet", "4"], 1, 4),
-    "one image, and bpd too": (["--frechet", "4", "--bpd", "--images", "1"], 4, 4),
-    "training images with themselves": (["--frechet", "4", "--split", "train"], 4, 4),
-    "the same, and bpd too": (["--frechet", "4", "--bpd", "--split", "train"], 4, 4),
-    "no such sampler": (["--frechet", "4", "--sampler", "euler"], 4, 4),
-    "too many steps": (["--frechet", "4", "--steps", "21"], 4, 4),
+    "no samples": (["--features", "pixels", "--samples", "0"], 4, 4),
+    "less than none": (["--features", "pixels", "--samples", "-5"], 4, 4),
+    "one sample": (["--features", "pixels", "--samples", "1"], 4, 4),
+    "some images of the reference": ([*FOUR, "--images", "1"], 4, 4),
+    "one held-out image": ([*FOUR, "--reference", "test"], 4, 1),
+    "one training image": (FOUR, 1, 4),
+    "a split that is a reference": ([*FOUR, "--split", "train"], 4, 4),
+    "no such sampler": ([*FOUR, "--sampler", "euler"], 4, 4),
+    "too many steps": ([*FOUR, "--steps", "21"], 4, 4),
+    "the option of old": (["--frechet", "4"], 4, 4),
+    "the same, written otherwise": (["--frechet=4", "--bpd"], 4, 4),
 }
 
 
@@ -104,7 +105,8 @@ def test_a_frechet_distance_that_cannot_be_is_refused_before_sampling(
     data = own_images(tmp_path / "own", train, test)
     before = everything_below(tmp_path)
     refused(["evaluate", run, "--data", data, *options], capsys)
-    assert everything_below(tmp_path) == before
+    after = everything_below(tmp_path)
+    assert {path: what for path, what in after.items() if path.name != "evaluation"} == before
 
 
 @pytest.mark.parametrize("samples", ["100000", "100000000"])
@@ -112,9 +114,10 @@ def test_a_frechet_distance_beyond_the_limit_is_refused_before_sampling(
     samples, capsys, no_call, tmp_path
 ):
     run, data = untrained(tmp_path / "run", 512), own_images(tmp_path / "own", 3, 3, 512)
-    sentence = refused(["evaluate", run, "--data", data, "--frechet", samples], capsys)
+    options = ["--features", "pixels", "--samples", samples]
+    sentence = refused(["evaluate", run, "--data", data, *options], capsys)
     assert any(letter.isdigit() for letter in sentence.replace(str(tmp_path), ""))
-    assert not (run / "evaluation").exists()
+    assert not list(run.glob("evaluation/*"))
 
 
 @pytest.mark.parametrize("option", ["--bpd", "--codec"])
@@ -170,10 +173,12 @@ def test_neither_do_those_of_other_images(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other", [["--seed", 1], ["--images", 7], ["--sampler", "ddim"]], ids=["seed", "images", "ddim"]
+    "other",
+    [["--seed", 1], ["--samples", 7], ["--sampler", "ddim"], ["--reference", "test"]],
+    ids=["seed", "samples", "ddim", "reference"],
 )
 def test_nor_does_one_frechet_distance_replace_another(other, run):
-    plain = ["--frechet", 4, "--steps", 3, "--images", 6]
+    plain = [*FOUR, "--steps", 3]
     evaluate(run, *plain)
     first = everything_below(run / "evaluation")
     evaluate(run, *plain, *other)
@@ -205,9 +210,9 @@ VERBS = {
     "bpd of one image": ["--bpd", "--images", "1", "--steps", "4"],
     "bpd of two": ["--bpd", "--images", "2"],
     "bpd in one step": ["--bpd", "--images", "2", "--steps", "1"],
-    "frechet of two": ["--frechet", "2", "--images", "2", "--steps", "1"],
+    "pixels of two": ["--features", "pixels", "--samples", "2", "--steps", "1"],
     "codec of one": ["--codec", "--images", "1", "--steps", "3"],
-    "everything": ["--bpd", "--codec", "--frechet", "2", "--images", "2", "--steps", "2"],
+    "everything": ["--bpd", "--codec", *FOUR, "--images", "2", "--steps", "2"],
 }
 
 
@@ -224,9 +229,9 @@ def test_every_json_file_is_one(name, run, capsys):
 
 
 def test_so_is_the_table_of_variants(tmp_path, monkeypatch):
-    monkeypatch.setattr("ddpm.cli.reproduce.TABLE2", TABLE2[:1])
-    monkeypatch.setattr("ddpm.cli.reproduce.fit", lambda *_: True)
-    monkeypatch.setattr("ddpm.cli.reproduce.load", lambda _: measured_model())
+    monkeypatch.setattr("ddpm.cli.reproduce_table2.TABLE2", TABLE2[:1])
+    monkeypatch.setattr("ddpm.cli.reproduce_table2.fit", lambda *_: True)
+    monkeypatch.setattr("ddpm.cli.reproduce_table2.load", lambda _: measured_model())
     options = ["--samples", "16", "--images", "1", "--out", str(tmp_path)]
     assert main(["reproduce", "table2", *options]) == 0
     (row,) = strict((tmp_path / "table2.json").read_text())["rows"]

@@ -4,7 +4,6 @@ import errno
 import json
 import shutil
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -286,15 +285,3 @@ def test_another_eta_is_another_setting(sample, capsys):
     refused(run("--sampler", "ddim"), capsys, out.name)
     assert everything_below(out) == before
     assert main(run("--sampler", "ddim", "--eta", 0.5, n=7)) == 0
-
-
-def test_an_array_holds_the_images_of_the_folder(sample, runs):
-    run, out = sample
-    assert main(run()) == 0
-    assert main([*run()[:-1], "x.npz"]) == 0
-    with np.load("x.npz") as file:
-        arrays = file["images"]
-    assert arrays.shape == (6, 8, 8, 1)
-    for pixels, name in zip(arrays, numbers(6), strict=True):
-        with Image.open(out / name) as picture:
-            assert np.array_equal(np.array(picture), np.round(pixels[:, :, 0] * (255 / 16)))

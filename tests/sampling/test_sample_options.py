@@ -82,8 +82,11 @@ EVALUATE = {
         ["--trajectory"],
     ),
     "trajectory without steps": (["--bpd", "--trajectory", "quadratic"], ["--steps"]),
-    "variance of a frechet of ddim": (
-        ["--frechet", "4", "--sampler", "ddim", "--steps", "3", "--variance", "fixed_small"],
+    "variance of samples of ddim": (
+        [
+            *("--features", "pixels", "--samples", "4", "--sampler", "ddim", "--steps", "3"),
+            *("--variance", "fixed_small"),
+        ],
         ["--variance"],
     ),
 }

@@ -24,11 +24,14 @@ COMMANDS = {
     "sample": "draw images from a trained model",
     "compress": "put images into one file, without loss",
     "decompress": "get them back, from the whole file or a part",
-    "evaluate": "measure bits/dim, rate-distortion and the codec",
+    "inpaint": "fill in a part of an image",
+    "evaluate": "measure bits/dim, rate-distortion, the codec, and samples (FID and others)",
     "measure": "measure the denoising error that compression needs",
-    "reproduce": "train and measure the variants of the paper's Table 2",
+    "figure": "draw a figure of the paper from a trained model",
+    "reproduce": "measure what a table of the paper has, beside the paper's numbers",
+    "report": "every figure and measure of a trained model on one page",
     "models": "list the trained models that come with the package",
-    "info": "say what a trained model is",
+    "info": "say what a trained model, or a picture that one drew, is",
     "demo": "train, sample and show the embedded digits in a few minutes",
 }
 

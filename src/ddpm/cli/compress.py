@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from ddpm.cli.given import Given
 from ddpm.cli.parse import parse, positional, say
 from ddpm.cli.progress import progress_bar
 from ddpm.codec import parse as parse_file
-from ddpm.data.exact_files import read_images, some
+from ddpm.data.exact_files import ExactImages, read_images, some
 from ddpm.errors import DdpmError, check
 from ddpm.loading import load_with_file
+from ddpm.provenance import is_marked
 from ddpm.runs.folder import RunFolder
 from ddpm.runtime.atomic import atomically, check_writable
 from ddpm.runtime.paths import exists, user_path
@@ -29,6 +31,7 @@ class Compress:
     """The file to write."""
     steps: int | None = None
     """Network calls an image takes; chosen by the amount of data by default."""
+    given: Annotated[Given, tyro.conf.arg(name="")] = field(default_factory=Given)
     convert: bool = False
     """Store the 8-bit pictures of images that cannot be kept exactly; says what is lost."""
 
@@ -40,7 +43,8 @@ def run(argv: Sequence[str]) -> int:
     args = parse(Compress, rest, f"compress {name or 'RUN'} {path or 'IMAGE|FOLDER'}")
     out = user_path(args.out)
     replaced = is_replaced(out)
-    model, file = load_with_file(name)
+    loaded, file = load_with_file(name)
+    model = args.given.to(loaded)
     found = read_images(user_path(path), model.format, args.convert)
     check_writable(out.parent)
     with kept(file) as needed, progress_bar() as progress:
@@ -52,10 +56,21 @@ def run(argv: Sequence[str]) -> int:
     say(
         f"{len(found.images):,} image{'s' * (len(found.images) > 1)} in {len(data):,} bytes, "
         f"{8 * len(data) / values:.3f} bits/dim: {out}{' (replaced)' if replaced else ''}",
-        "kept are the pixels; not kept are file names, dates and other metadata",
-        needed,
+        f"kept are the pixels; not kept are file names, dates and other metadata{lost(found)}",
+        needed + (f", and the options {args.given}" if str(args.given) else ""),
     )
     return 0
+
+
+def lost(found: ExactImages) -> str:
+    """Words about images whose provenance the archive does not keep."""
+    marked = sum(map(is_marked, found.paths))
+    if not marked:
+        return ""
+    return (
+        f", nor what {marked:,} of the images say of the model that made them (`ddpm info IMAGE`): "
+        "what is decompressed is no longer marked as synthetic"
+    )
 
 
 def is_replaced(out: Path) -> bool:

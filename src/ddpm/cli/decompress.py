@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from ddpm.cli.given import Given
 from ddpm.cli.parse import parse, positional, say
 from ddpm.cli.progress import progress_bar
 from ddpm.codec import parse as parse_file
@@ -30,6 +31,7 @@ class Decompress:
     """Use only so many bytes of the file."""
     fraction: float | None = None
     """Use only this part of the file, 0..1."""
+    given: Annotated[Given, tyro.conf.arg(name="")] = field(default_factory=Given)
     reconstruct: Literal["mean", "sample"] = "mean"
     """What a part decodes to: the mean, which errs least, or a sample, which looks real."""
 
@@ -45,7 +47,7 @@ def run(argv: Sequence[str]) -> int:
     file = parse_file(data)
     count = file.header.count
     paths = image_paths(out, count, single=count == 1)
-    model = load_for_file(name, file.header.model)
+    model = load_for_file(name, file.header.model, args.given.label, args.given.scale)
     with progress_bar() as progress:
         result = model.decompress(file, sample=args.reconstruct == "sample", progress=progress)
     write_images(result.images, paths, model.format)

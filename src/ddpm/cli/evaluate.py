@@ -1,8 +1,7 @@
-"""`ddpm evaluate RUN`: measure a trained model on images it has not seen."""
+"""`ddpm evaluate RUN`: measure a trained model on images it has not seen, and its samples."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +13,16 @@ from rich.console import Console
 from rich.table import Table
 
 from ddpm.cli.data import as_tensor, open_for
+from ddpm.cli.drawing import Drawing
+from ddpm.cli.given import Given
 from ddpm.cli.parse import parse, positional, say
 from ddpm.cli.progress import progress_bar
-from ddpm.cli.results import result_path, settings, write_bound
+from ddpm.cli.quality import Job, Quality, evaluate_run, evaluate_set, is_set
+from ddpm.cli.results import marks, result_path, settings, write_bound
 from ddpm.data.exact_files import save_png
 from ddpm.data.images import FirstImages, ImageSource, unit_to_byte_rmse
 from ddpm.data.open import Split
-from ddpm.errors import check
-from ddpm.evaluation import check_frechet, pixel_frechet_distance
+from ddpm.errors import DdpmError, check
 from ddpm.evaluation.codec_comparison import compare_codec
 from ddpm.figures.codec_plots import comparison_pictures
 from ddpm.likelihood.bound import Bound
@@ -33,7 +34,6 @@ from ddpm.runtime import parallel
 from ddpm.runtime.atomic import to_json, write_text
 from ddpm.runtime.device import Precision
 from ddpm.runtime.paths import user_path
-from ddpm.runtime.progress import Progress
 from ddpm.sampling import get_sampler
 
 BLOCKS = 10  # stretches of time in the table
@@ -43,23 +43,21 @@ BATCH = 256  # images in one network call
 @dataclass(frozen=True)
 class Evaluate:
     """Measure a trained model: bits/dim (Eq. 5), rate-distortion (Figure 5), the real codec, and
-    how far its samples are from the images."""
+    how far its samples, or a folder or an .npz of images, are from real ones (FID and others)."""
 
     bpd: bool = False
     """Measure the variational bound in bits/dim, term by term."""
     codec: bool = False
     """Compress the images for real, and compare size, error and speed with other formats."""
-    frechet: int | None = None
-    """Draw that many samples (1000, say) and measure the Frechet distance of their pixels."""
+    quality: Annotated[Quality, tyro.conf.arg(name="")] = field(default_factory=Quality)
     data: Annotated[str | None, tyro.conf.arg(name="data")] = None
     """Images to measure on; what the model was trained on by default."""
     split: Split = "test"
     """test (held out) or train."""
     images: int | None = None
     """How many images, the first of the set; all by default."""
-    sampler: str | None = None
-    """For --frechet: ancestral (the default), ddim, dpm-solver or langevin."""
     plan: Annotated[Plan, tyro.conf.arg(name="")] = field(default_factory=Plan)
+    given: Annotated[Given, tyro.conf.arg(name="")] = field(default_factory=Given)
     seed: int | None = None
     """Decides the noise; 0 by default."""
     batch_size: int | None = None
@@ -72,52 +70,66 @@ class Evaluate:
 
 def run(argv: Sequence[str]) -> int:
     """Parse, measure, write, print the table."""
-    name, rest = positional(argv, "a run or checkpoint", "evaluate")
+    name, rest = positional(argv, "a run, a checkpoint or a set of images", "evaluate")
+    check_old_options(rest)
     args = parse(Evaluate, rest, f"evaluate {name or 'RUN'}")
     check_arguments(args)
     path = user_path(name)
-    beside = path if path.is_dir() else path.parent
+    run_folder = path.is_dir() and not (args.quality.kind and is_set(name))
+    beside = path if run_folder else path.parent
     out = user_path(args.out) if args.out else beside / "evaluation"
-    model = load(name, precision=args.precision)
+    batch_size = args.batch_size or BATCH
+    job = Job(args.quality, out, batch_size, args.seed or 0, args.data)
+    if args.quality.kind and is_set(name):
+        check_for_set(name, args)
+        evaluate_set(name, job)
+        return 0
+    model = args.given.to(load(name, precision=args.precision))
     model.chain(args.plan)  # a wrong choice is refused before anything is read
-    source = open_for(model, args.data, args.split)
-    images = FirstImages(source, len(source) if args.images is None else args.images)
-    training = None
-    if args.frechet is not None:
-        training = FirstImages(open_for(model, args.data, "train"), args.frechet)
-        pixels = math.prod(model.format.shape)
-        check_frechet(min(args.frechet, len(training)), len(images), pixels)
-        check_frechet(args.frechet, len(images), pixels)
-        model.plan_samples(args.sampler or "ancestral", args.plan)
-    if args.bpd:
-        evaluate_bpd(model, images, args, out)
-    if args.codec:
-        evaluate_codec(model, images, args, out)
-    if training is not None:
-        evaluate_frechet(model, images, training, args, out)
+    quality = args.quality
+    drawing = None
+    if quality.kind:
+        sampler = quality.sampler or "ancestral"
+        drawing = Drawing(model, name, sampler, quality.eta, args.plan, args.seed or 0)
+    if args.bpd or args.codec:
+        source = open_for(model, args.data, args.split)
+        images = FirstImages(source, len(source) if args.images is None else args.images)
+        if args.bpd:
+            evaluate_bpd(model, name, images, args, out)
+        if args.codec:
+            evaluate_codec(model, name, images, args, out)
+    if drawing is not None:
+        evaluate_run(model, drawing, job)
     return 0
+
+
+def check_old_options(argv: Sequence[str]) -> None:
+    """Say what `--frechet` is called now."""
+    for i, option in enumerate(argv):
+        if option.split("=")[0] == "--frechet":
+            given = option.partition("=")[2] or "".join(argv[i + 1 : i + 2])
+            count = given if given.isdecimal() else "N"
+            raise DdpmError(
+                f"--frechet {count} is now --features pixels --samples {count} (and --features "
+                "cifar10 or inception see more than pixels); its reference is --reference test"
+            )
 
 
 def check_arguments(args: Evaluate) -> None:
     """Refuse options that make no sense together, or have no effect."""
+    quality = args.quality
     check(
-        args.bpd or args.codec or args.frechet is not None,
-        "say what to measure: --bpd, --codec or --frechet N",
+        args.bpd or args.codec or quality.kind is not None,
+        "say what to measure: --bpd, --codec, or --features pixels, cifar10 or inception",
     )
-    check(
-        args.frechet is None or args.frechet >= 2,
-        f"--frechet needs at least 2 samples, got {args.frechet}",
-    )
-    check(
-        args.frechet is None or args.split == "test",
-        "--frechet compares samples with held-out images; leave --split train out",
-    )
-    check(
-        args.sampler is None or args.frechet is not None,
-        "--sampler has no effect without --frechet; leave it out",
-    )
-    get_sampler(args.sampler or "ancestral")
-    if args.codec and not args.bpd and args.frechet is None:
+    quality.check()
+    get_sampler(quality.sampler or "ancestral", quality.eta)
+    if not (args.bpd or args.codec):
+        check(
+            args.split == "test" and args.images is None,
+            "--split and --images have no effect on --features; say --reference train or test",
+        )
+    if args.codec and not args.bpd and quality.kind is None:
         for option, value in (
             ("--seed", args.seed),
             ("--batch-size", args.batch_size),
@@ -135,12 +147,32 @@ def check_arguments(args: Evaluate) -> None:
     check(seed is None or seed >= 0, f"--seed must be at least 0, got {seed}")
 
 
+def check_for_set(name: str, args: Evaluate) -> None:
+    """Refuse what only a model can do, or only has an effect on one."""
+    check(
+        not (args.bpd or args.codec),
+        f"{name} is a set of images, and --bpd and --codec need a trained model",
+    )
+    plan, quality = args.plan, args.quality
+    for option, value in (
+        ("--sampler", quality.sampler),
+        ("--eta", quality.eta),
+        ("--steps", plan.steps),
+        ("--trajectory", plan.trajectory),
+        ("--variance", plan.variance),
+        ("--precision", args.precision),
+        ("--data", args.data),
+        ("--class", args.given.label),
+    ):
+        check(value is None, f"{option} has no effect on a set of images; leave it out")
+
+
 def known(args: Evaluate, model: Ddpm) -> tuple[str, str | None, int]:
     """Split, path of the images and seed."""
     return args.split, args.data or model.config.data.path, args.seed or 0
 
 
-def evaluate_bpd(model: Ddpm, images: ImageSource, args: Evaluate, out: Path) -> None:
+def evaluate_bpd(model: Ddpm, name: str, images: ImageSource, args: Evaluate, out: Path) -> None:
     """The bound: measured, written, printed."""
     measured = model.denoising_error is not None
     plan = args.plan.resolved(model.diffusion, measured)
@@ -154,7 +186,7 @@ def evaluate_bpd(model: Ddpm, images: ImageSource, args: Evaluate, out: Path) ->
         )
     found = settings(model, images, plan, *known(args, model))
     path = result_path("bpd", found, out)
-    parallel.on_main(lambda: write_bound(bound, model, found, path))
+    parallel.on_main(lambda: write_bound(bound, model, name, found, path))
     Console().print(block_table(bound))
     error = f" ± {bound.standard_error:.4f} (one standard error)" if len(images) > 1 else ""
     count = f"{len(images):,} image{'s' * (len(images) > 1)}"
@@ -168,7 +200,7 @@ def evaluate_bpd(model: Ddpm, images: ImageSource, args: Evaluate, out: Path) ->
     say(said, f"written to {path}.json, .csv (rate-distortion), .png")
 
 
-def evaluate_codec(model: Ddpm, images: ImageSource, args: Evaluate, out: Path) -> None:
+def evaluate_codec(model: Ddpm, name: str, images: ImageSource, args: Evaluate, out: Path) -> None:
     """Real files: made, compared, written, printed."""
     with progress_bar() as progress:
         pixels = as_tensor(images)
@@ -180,9 +212,11 @@ def evaluate_codec(model: Ddpm, images: ImageSource, args: Evaluate, out: Path) 
         "variance": "analytic",
     }
     path = result_path("codec", found, out)
-    write_text(path.with_name(f"{path.name}.json"), to_json(comparison.document()) + "\n")
-    for name, picture in comparison_pictures(comparison).items():
-        save_png(picture, path.with_name(f"{path.name}-{name}.png"))
+    document = {**comparison.document(), "settings": found}
+    write_text(path.with_name(f"{path.name}.json"), to_json(document) + "\n")
+    text = marks(model, name, "--codec", found)
+    for what, picture in comparison_pictures(comparison).items():
+        save_png(picture, path.with_name(f"{path.name}-{what}.png"), text)
     for head, rows in (
         (["lossless", "bits/dim"], comparison.size_rows()),
         (comparison.prefix_head(), comparison.prefix_rows()),
@@ -196,58 +230,6 @@ def evaluate_codec(model: Ddpm, images: ImageSource, args: Evaluate, out: Path) 
         comparison.speed(),
         f"written to {path}.json, -codec.png, -prefixes.png",
     )
-
-
-def evaluate_frechet(
-    model: Ddpm, images: ImageSource, training: ImageSource, args: Evaluate, out: Path
-) -> None:
-    """The distance of samples to the images, beside that of as many training images."""
-    n, held_out, training_set = args.frechet or 0, as_tensor(images), as_tensor(training)
-    size = args.batch_size or BATCH
-    batches = max(len(parallel.local_range(n)[::size]), 1)
-    sampler = args.sampler or "ancestral"
-    _, plan = model.plan_samples(sampler, args.plan)
-    with progress_bar() as bar:
-        counted = Calls(bar)
-        samples = model.sample(
-            n,
-            seed=args.seed or 0,
-            sampler=sampler,
-            plan=args.plan,
-            batch_size=size,
-            progress=counted,
-        )
-    calls = counted.done // batches
-    found = {**settings(model, images, plan, *known(args, model)), "sampler": sampler, "samples": n}
-    document = {
-        **found,
-        "calls": calls,
-        "frechet": pixel_frechet_distance(samples, held_out, model.format),
-        "frechet_of_training_images": pixel_frechet_distance(training_set, held_out, model.format),
-        "training_images": len(training),
-    }
-    path = result_path(f"frechet-{n}-{sampler}", found, out)
-    parallel.on_main(
-        lambda: write_text(path.with_name(f"{path.name}.json"), to_json(document) + "\n")
-    )
-    say(
-        f"Frechet distance of pixels in [-1, 1] to {len(images):,} images: "
-        f"{document['frechet']:.3f} for {n:,} samples with {calls:,} calls ({sampler}, {plan}), "
-        f"{document['frechet_of_training_images']:.3f} for {len(training):,} training images",
-        f"written to {path}.json",
-    )
-
-
-class Calls:
-    """A `Progress` that passes on what it is told, and remembers how much was done."""
-
-    def __init__(self, then: Progress) -> None:
-        self.then, self.done = then, 0
-
-    def __call__(self, done: int, total: int, label: str) -> None:
-        """See `Progress`."""
-        self.done = done
-        self.then(done, total, label)
 
 
 def block_table(bound: Bound) -> Table:

@@ -1,28 +1,41 @@
-"""`ddpm info RUN`: what a trained model is."""
+"""`ddpm info RUN|PICTURE`: what a trained model is, or where a picture comes from."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ddpm.cli.parse import positional
+from ddpm.cli.parse import positional, say
+from ddpm.data.listing import readable_kinds
+from ddpm.errors import DdpmError, check
 from ddpm.loading import load
+from ddpm.pretrained import pretrained
+from ddpm.provenance import Provenance, fingerprint, read_provenance
 from ddpm.runs.folder import RunFolder
-from ddpm.runtime.paths import user_path
+from ddpm.runtime.paths import exists, user_path
 
 LONGEST = 100  # characters of a value
 
 
 def run(argv: Sequence[str]) -> int:
-    """Print the model's images, configuration and history."""
-    name, _ = positional(argv, "a run or checkpoint", "info")
+    """Print the model's images, configuration and history, or a picture's provenance."""
+    name, rest = positional(argv, "a run, a checkpoint or a picture", "info")
     if not name:
-        print("usage: ddpm info RUN\n\nSay what the model in a run or checkpoint is.")
+        print("usage: ddpm info RUN\n       ddpm info PICTURE|FILE.npz [RUN]\n")
+        print("Say what the model in a run or checkpoint is; or what a picture or a set of samples")
+        print("says of its making, with the command that draws it again (from RUN).")
         return 0
+    if Path(name).suffix.lower() in {*readable_kinds(), ".npz"} and name not in pretrained():
+        check(len(rest) <= 1, f"`ddpm info` takes a picture and a run; {rest[1:]} is too much")
+        about_picture(user_path(name), rest[0] if rest else None)
+        return 0
+    check(not rest, f"`ddpm info` takes one run; {' '.join(rest)} is too much")
     model = load(name, device="cpu")
     table = Table(title=escape(name), show_header=False)
     table.add_row("images", str(model.format))
@@ -47,6 +60,43 @@ def run(argv: Sequence[str]) -> int:
             table.add_row(f"{group}.{key}", escape(shortened(value)))
     Console().print(table)
     return 0
+
+
+def about_picture(path: Path, run: str | None) -> None:
+    """Print where a picture comes from, and the command that draws it again.
+
+    Raises:
+        DdpmError: there is none, or it says nothing.
+    """
+    check(exists(path), f"{path} does not exist")
+    found = read_provenance(path)
+    if found is None:
+        raise DdpmError(
+            f"{path} does not say where it comes from: it was not made by ddpm, or saved again by "
+            "a program that keeps no text, or made with --no-provenance"
+        )
+    table = Table(title=escape(str(path)), show_header=False)
+    table.add_row("origin", "synthetic: made by a diffusion model" if found.synthetic else "")
+    table.add_row("model", escape(found.name))
+    table.add_row("its fingerprint", found.model)
+    if found.index is not None:
+        table.add_row("number", str(found.index))
+    for key, value in found.settings.items():
+        table.add_row(escape(key), escape(shortened(value)))
+    table.add_row("made by", f"ddpm {escape(found.version)}")
+    Console().print(table)
+    words = [run if run is not None and w == found.name else w for w in found.command]
+    out = "FOLDER" if found.index is not None else f"FILE{path.suffix}"
+    say("to draw it again:", f"ddpm {shlex.join(words)} --out {out}", where(found, run))
+
+
+def where(found: Provenance, run: str | None) -> str:
+    """Whether the model that the command names is the one that made the picture."""
+    name = found.name if run is None else run
+    if name not in pretrained() and not exists(user_path(name)):
+        return f"{name} is not here; `ddpm info PICTURE RUN` says whether RUN is that model"
+    same = fingerprint(load(name, device="cpu")) == found.model
+    return f"{name} is that model" if same else f"{name} is another model now, or was trained on"
 
 
 def shortened(value: object) -> str:

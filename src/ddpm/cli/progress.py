@@ -19,9 +19,8 @@ from ddpm.runtime import parallel
 from ddpm.runtime.progress import Progress
 
 EVALUATIONS = ("bits/dim", "denoising error", "compressing", "decompressing")
-UNITS = {"training": " steps", "sampling": " network calls"} | dict.fromkeys(
-    EVALUATIONS, " evaluations"
-)
+UNITS = {"training": " steps", "sampling": " network calls", "inverting": " network calls"}
+UNITS |= dict.fromkeys(EVALUATIONS, " evaluations")
 LOG_EVERY = 60.0  # seconds between two lines where there is no terminal
 BAR = 20  # characters
 

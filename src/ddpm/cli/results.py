@@ -14,6 +14,7 @@ from ddpm.figures.bound_plots import rate_distortion_plot
 from ddpm.likelihood.bound import Bound
 from ddpm.likelihood.plan import Plan
 from ddpm.model import Ddpm
+from ddpm.provenance import Provenance
 from ddpm.runs.checkpoint import checksum
 from ddpm.runtime.atomic import atomically, to_json, write_text
 from ddpm.runtime.device import resolve_precision
@@ -35,6 +36,7 @@ def settings(
         "precision": resolve_precision(model.precision or "auto", model.device),
         "step": model.history.step,
         "weights": checksum(model.network.state_dict()),
+        **({} if model.label is None else {"class": model.label, "guidance": model.guidance}),
     }
 
 
@@ -49,7 +51,13 @@ def result_path(what: str, found: dict[str, Any], out: Path) -> Path:
     return out / "-".join([*words, stamp])
 
 
-def write_bound(bound: Bound, model: Ddpm, found: dict[str, Any], path: Path) -> None:
+def marks(model: Ddpm, name: str, option: str, found: dict[str, Any]) -> dict[str, str]:
+    """The text of a picture of a result; where the images lie is nobody's business."""
+    told = {key: value for key, value in found.items() if key not in ("path", "weights")}
+    return Provenance.of(model, name, ("evaluate", name, option), **told).chunks()
+
+
+def write_bound(bound: Bound, model: Ddpm, name: str, found: dict[str, Any], path: Path) -> None:
     """A result with all its terms, the rate-distortion curve, and its picture."""
     document = {
         "bits_per_dim": bound.mean,
@@ -74,4 +82,5 @@ def write_bound(bound: Bound, model: Ddpm, found: dict[str, Any], path: Path) ->
             rows.writerows(zip(*(column.tolist() for column in curve.values()), strict=True))
 
     atomically(path.with_name(f"{path.name}.csv"), write_curve)
-    save_png(rate_distortion_plot(bound), path.with_name(f"{path.name}.png"))
+    text = marks(model, name, "--bpd", found)
+    save_png(rate_distortion_plot(bound), path.with_name(f"{path.name}.png"), text)

@@ -165,11 +165,12 @@ def decompress(
     )
     file = data if isinstance(data, File) else parse(data)
     header, image_format = file.header, model.format
+    with_class = " and with the class and the guidance it was given" if model.classes else ""
     check(
         header.model == model.fingerprint,
         f"this file needs the model with fingerprint {header.model:06x}, and this one has "
         f"{model.fingerprint:06x}; load the model it was compressed with, in the version of ddpm "
-        "that wrote it",
+        f"that wrote it{with_class}",
     )
     sizes: Sizes = header.sizes or (image_format.shape[1:],) * header.count
     check_size(image_format, sizes, "this file")

@@ -31,6 +31,8 @@ class CodecModel:
         denoising_error: of the network.
         format: of its images.
         precision: that the network computes in.
+        classes: that the network knows.
+        given: the class that it is called with and the guidance; None for no class.
     """
 
     chain: Callable[[int], GaussianDiffusion]
@@ -40,6 +42,8 @@ class CodecModel:
     denoising_error: DenoisingError
     format: ImageFormat
     precision: str
+    classes: int = 0
+    given: tuple[int, float] | None = None
 
     def __post_init__(self) -> None:
         check(
@@ -59,13 +63,15 @@ class CodecModel:
 
     @cached_property
     def fingerprint(self) -> int:
-        """24 bits that differ for other weights, schedules, errors or another precision."""
+        """24 bits that differ for other weights, schedules, errors, another precision or class."""
         diffusion, error = self.diffusion, self.denoising_error
         digest = hashlib.blake2b(digest_size=3)
         for name, value in sorted(self.network.state_dict().items()):
             digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
         read_as = (diffusion.prediction_type, diffusion.clip_sample, self.precision)
         digest.update(repr((*read_as, self.format)).encode())
+        if self.given is not None:
+            digest.update(f"class {self.given[0]}, guidance {self.given[1]!r}".encode())
         for array in (diffusion.schedule.betas, error.timesteps, error.xstart_mse):
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(np.ascontiguousarray(error.decoder_bpd).tobytes())

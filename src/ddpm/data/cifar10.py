@@ -27,6 +27,7 @@ FILES: dict[Split, list[str]] = {
 }
 FOLDERS = {"": "cifar-10-batches-py", ".bin": "cifar-10-batches-bin"}  # by the files' ending
 ARCHIVES = {"": "cifar-10-python.tar.gz", ".bin": "cifar-10-binary.tar.gz"}
+NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 RECORD = 1 + 3 * 32 * 32  # bytes of an image in a binary batch, its label first
 
 
@@ -122,6 +123,7 @@ def cifar10_batches(batches: Batches, split: Split) -> MemoryImages:
         torch.from_numpy(np.concatenate(images)),
         name=f"CIFAR-10 ({split})",
         labels=torch.from_numpy(np.concatenate(labels)),
+        class_names=NAMES,
     )
 
 

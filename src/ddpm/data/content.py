@@ -97,6 +97,11 @@ class Chosen:
         labels = getattr(self.encoded, "labels", None)
         return None if labels is None else labels[self.indices]
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the set."""
+        return getattr(self.encoded, "class_names", ())
+
     def __len__(self) -> int:
         return len(self.indices)
 

@@ -11,6 +11,7 @@ from sklearn.model_selection import train_test_split
 from ddpm.data.images import MemoryImages
 
 HELD_OUT = 297
+NAMES = tuple(map(str, range(10)))
 
 
 def digits(split: Literal["train", "test"]) -> MemoryImages:
@@ -21,4 +22,4 @@ def digits(split: Literal["train", "test"]) -> MemoryImages:
     )
     images, labels = (train, train_labels) if split == "train" else (test, test_labels)
     pixels = torch.from_numpy(images).to(torch.uint8).unsqueeze(1)
-    return MemoryImages(pixels, 17, f"digits ({split})", torch.from_numpy(labels))
+    return MemoryImages(pixels, 17, f"digits ({split})", torch.from_numpy(labels), NAMES)

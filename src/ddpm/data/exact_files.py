@@ -6,7 +6,7 @@ What cannot be kept is refused, all of it in one message, or converted where tha
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ddpm.data.decode import (
@@ -218,14 +219,35 @@ def image_paths(path: Path, count: int, single: bool) -> list[Path]:
 
 
 def write_images(
-    images: Sequence[UInt8[Tensor, "c _h _w"]], paths: Sequence[Path], image_format: ImageFormat
+    images: Sequence[UInt8[Tensor, "c _h _w"]],
+    paths: Sequence[Path],
+    image_format: ImageFormat,
+    chunks: Sequence[Mapping[str, str]] | None = None,
 ) -> None:
-    """Images as PNGs, grey ones as grey."""
-    for image, path in zip(images, paths, strict=True):
+    """Images as PNGs, grey ones as grey.
+
+    Args:
+        images: grey levels.
+        paths: where each goes.
+        image_format: of them.
+        chunks: text of each; see `save_png`.
+    """
+    texts = chunks or [{}] * len(images)
+    for image, path, text in zip(images, paths, texts, strict=True):
         values = image_format.to_bytes(image.permute(1, 2, 0).numpy())
-        save_png(Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values), path)
+        picture = Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values)
+        save_png(picture, path, text)
 
 
-def save_png(picture: Image.Image, path: Path) -> None:
-    """Write a PNG, atomically."""
-    atomically(path, lambda partial: picture.save(partial, format="PNG"))
+def save_png(picture: Image.Image, path: Path, chunks: Mapping[str, str] | None = None) -> None:
+    """Write a PNG, atomically.
+
+    Args:
+        picture: what it shows.
+        path: of the file.
+        chunks: text by keyword, kept in front of the pixels as UTF-8 (see `ddpm.provenance`).
+    """
+    text = PngInfo()
+    for keyword, value in (chunks or {}).items():
+        text.add_itxt(keyword, value)
+    atomically(path, lambda partial: picture.save(partial, format="PNG", pnginfo=text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -145,7 +145,9 @@ class ImageSource(Protocol):
     """A set of images that can be read by index: what training needs.
 
     A source may also have `to(device)`, which returns it on a device (see `OnDevice`), or
-    `read(index)`, which reads a single image in a worker process (see `SingleReads`).
+    `read(index)`, which reads a single image in a worker process (see `SingleReads`). One that
+    knows classes has `labels`, a long vector of one for each image, and may have `class_names`, a
+    tuple of strings.
     """
 
     @property
@@ -186,8 +188,22 @@ class SingleReads(Protocol):
 
 
 @runtime_checkable
+class LabelledReads(Protocol):
+    """A source of single reads that may show another image than the one that was asked for."""
+
+    def __len__(self) -> int: ...
+
+    def read_labelled(self, index: int) -> tuple[UInt8[Tensor, "c h w"], int]:
+        """One image and its own label; called in any process."""
+        ...
+
+
+@runtime_checkable
 class EncodedImages(Protocol):
-    """A set of images as encoded bytes (PNG, JPEG, WebP, ...), readable from any process."""
+    """A set of images as encoded bytes (PNG, JPEG, WebP, ...), readable from any process.
+
+    One that knows classes has `labels` and perhaps `class_names`, as an `ImageSource` has.
+    """
 
     @property
     def name(self) -> str:
@@ -213,13 +229,15 @@ class MemoryImages:
         images: pixels 0..grey_levels-1.
         grey_levels: how many values a pixel can take: 256 usually, 17 for the digits.
         name: for messages and model cards.
-        labels: class of each image, where known.
+        labels: class of each image, where known, long, [n].
+        class_names: of all classes, in the order of the labels, where known.
     """
 
     images: UInt8[Tensor, "n c h w"]
     grey_levels: int = 256
     name: str = "images"
     labels: Tensor | None = None
+    class_names: tuple[str, ...] = ()
 
     @property
     def format(self) -> ImageFormat:
@@ -234,8 +252,8 @@ class MemoryImages:
         return self.images[indices]
 
     def to(self, device: torch.device) -> MemoryImages:
-        """The same set on another device."""
-        return MemoryImages(self.images.to(device), self.grey_levels, self.name, self.labels)
+        """The same set on another device; the labels stay where they are."""
+        return replace(self, images=self.images.to(device))
 
 
 @dataclass
@@ -254,6 +272,17 @@ class FirstImages:
     def format(self) -> ImageFormat:
         """Of the set."""
         return self.source.format
+
+    @property
+    def labels(self) -> Tensor | None:
+        """The class of each, where the set knows it."""
+        labels: Tensor | None = getattr(self.source, "labels", None)
+        return None if labels is None else labels[: self.count]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the set."""
+        return getattr(self.source, "class_names", ())
 
     def __len__(self) -> int:
         return min(self.count, len(self.source))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ddpm.data.arrays import Arrays, array_images
 from ddpm.data.cifar10 import cifar10_batches, find_batches
+from ddpm.data.class_folders import by_folder
 from ddpm.data.content import Chosen, divide_by_content, keys_of
 from ddpm.data.forms import Found, look_at_file, look_into_folder
 from ddpm.data.images import ImageSource
@@ -116,6 +117,8 @@ def _open(
     )
     encoded = found.open(names, _name(found.path, split, bool(held_out) or hold_out > 0))
     report.left_out["empty rows"] = getattr(encoded, "empty", 0)
+    if found.single:
+        encoded = by_folder(encoded, names, found.listing.images, divided)
     report.left_out["outside train and test"] = len(divided.outside)
     said = f"; held out {len(held_out):,}" if held_out and found.single else ""
     if divided.spare:

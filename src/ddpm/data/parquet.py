@@ -9,7 +9,8 @@ of the cache that has the set's own size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +38,14 @@ class Rows:
         name: of the set.
         labels: the class of each, where every row says it.
         empty: rows without an image, which are left out.
+        class_names: of all classes, where the files say them.
     """
 
     cells: Sequence[bytes] | Packed
     name: str
     labels: torch.Tensor | None = None
     empty: int = 0
+    class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -136,16 +139,32 @@ def _cells(path: Path, column: str) -> Iterator[bytes | None]:
         yield data
 
 
-def _labels(files: list[Path]) -> list[int] | None:
-    """The label of every row, if each has one and it is a number."""
+def _labels(files: list[Path]) -> tuple[list[int] | None, tuple[str, ...]]:
+    """The label of every row, if each has one and it is a number; and what the classes are called,
+    if all files say so and say the same."""
     labels: list[int] = []
+    called: set[tuple[str, ...]] = set()
     for path in files:
         with _opened(path) as file:
-            names = [name for name in LABELS if name in file.schema_arrow.names]
+            schema = file.schema_arrow
+        names = [name for name in LABELS if name in schema.names]
         if not names:
-            return None
+            return None, ()
+        called.add(_class_names(schema.metadata or {}, names[0]))
         labels += _values(path, names[0])
-    return labels if all(isinstance(label, int) for label in labels) else None
+    if not all(isinstance(label, int) for label in labels):
+        return None, ()
+    return labels, called.pop() if len(called) == 1 else ()
+
+
+def _class_names(metadata: dict[bytes, bytes], column: str) -> tuple[str, ...]:
+    """The names of the classes in a column, from what the Hugging Face libraries note in a file."""
+    try:
+        noted = json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]
+    except (KeyError, TypeError, ValueError):  # none, or written by somebody else
+        return ()
+    known = isinstance(noted, list) and all(isinstance(name, str) for name in noted)
+    return tuple(noted) if known else ()
 
 
 def parquet_rows(
@@ -169,17 +188,20 @@ def parquet_rows(
     def full() -> Iterator[bytes]:
         return (data for data in rows() if data is not None)
 
+    labels, class_names = _labels(files)
+
+    def of_rows(kept: Iterable[int]) -> torch.Tensor | None:
+        return None if labels is None else torch.tensor([int(labels[i]) for i in kept])
+
     if not fits_in_memory(count, image_size, channels, memory_limit):
         packed = Packed(cached("images", files, lambda path: write_packed(path, full())))
-        return Rows(packed, name, empty=count - len(packed))
-    everything, labels = list(rows()), _labels(files)
-    kept = [i for i, data in enumerate(everything) if data is not None]
-    return Rows(
-        [data for data in everything if data is not None],
-        name,
-        None if labels is None else torch.tensor([labels[i] for i in kept]),
-        count - len(kept),
-    )
+        empty = count - len(packed)
+        kept = range(count) if not empty else (i for i, d in enumerate(rows()) if d is not None)
+        return Rows(packed, name, of_rows(kept), empty, class_names)
+    everything = list(rows())
+    full_rows = [i for i, data in enumerate(everything) if data is not None]
+    cells = [data for data in everything if data is not None]
+    return Rows(cells, name, of_rows(full_rows), count - len(cells), class_names)
 
 
 def parquet_images(

@@ -17,6 +17,7 @@ from torch import Tensor
 from ddpm.data.cache import cache_folder
 from ddpm.data.decode import BrokenImage, Decoded, decode_image, decode_many
 from ddpm.data.images import EncodedImages, ImageFormat, ImageSource, MemoryImages
+from ddpm.data.labels import labels_of, names_of
 from ddpm.errors import DdpmError, check
 from ddpm.runtime.atomic import atomically
 
@@ -50,6 +51,16 @@ class StreamedImages:
         """Of every image."""
         return ImageFormat(self.channels, self.image_size, self.image_size)
 
+    @property
+    def labels(self) -> Tensor | None:
+        """The class of each image, where it is known; of one that cannot be decoded its own."""
+        return labels_of(self.encoded)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the set."""
+        return names_of(self.encoded)
+
     def __len__(self) -> int:
         return len(self.encoded)
 
@@ -59,11 +70,26 @@ class StreamedImages:
         Raises:
             DdpmError: its bytes cannot be read, or no image of the set can be decoded.
         """
+        return self._shown(index)[0]
+
+    def read_labelled(self, index: int) -> tuple[UInt8[Tensor, "c h w"], int]:
+        """One image, and the label of the image that is really shown.
+
+        Raises:
+            DdpmError: see `read`; or the set has no labels.
+        """
+        labels = self.labels
+        check(labels is not None, f"{self.name} has no labels")
+        image, shown = self._shown(index)
+        return image, int(labels[shown])  # type: ignore[index]
+
+    def _shown(self, index: int) -> tuple[Tensor, int]:
+        """What an index shows: the image and the number of the image that it is."""
         for offset in range(len(self)):
             candidate = (index + offset) % len(self)
             data = self.encoded[candidate]
             try:
-                return decode_image(data, self.image_size, self.channels)
+                return decode_image(data, self.image_size, self.channels), candidate
             except BrokenImage as error:
                 if candidate not in self._named:
                     self._named.add(candidate)
@@ -106,7 +132,7 @@ def open_encoded(
     """The pixels of `encoded`: in memory, without what is broken, or streamed.
 
     Args:
-        encoded: the images; if it has `labels`, those in memory get them.
+        encoded: the images; with their `labels` and `class_names`, if it has some.
         image_size, channels: what they become.
         memory_limit: bytes of pixels up to which they are held in memory.
         report: is told what was found.
@@ -138,11 +164,12 @@ def open_encoded(
         return StreamedImages(encoded, image_size, channels)
     found = ", ".join(f"{count:,} {reason}" for reason, count in decoded.left_out.items())
     check(len(decoded.images) > 0, f"no image of {encoded.name} can be used: {found}")
-    labels = getattr(encoded, "labels", None)
+    labels = labels_of(encoded)
     return MemoryImages(
         torch.stack(decoded.images),
         name=encoded.name,
         labels=None if labels is None else labels[decoded.kept],
+        class_names=names_of(encoded),
     )
 
 

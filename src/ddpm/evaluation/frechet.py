@@ -1,8 +1,12 @@
-"""The Frechet distance between two sets of features, each taken as a Gaussian."""
+"""The Frechet distance between two sets of features, each taken as a Gaussian.
+
+Of Inception's features it is the FID (Heusel et al. 2017), and of no others.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -10,18 +14,74 @@ from torch import Tensor
 
 from ddpm.data.images import ImageFormat
 from ddpm.errors import check
+from ddpm.evaluation.statistics import Statistics
 
 LIMIT = 8192  # rows of the largest matrix whose singular values are taken: 0.5 GB
 NUMBERS = 400_000_000  # of all features of a set, which are held in float64: 3.2 GB
+NEGATIVE = 1e-4  # how far below 0, for the largest, rounding to float32 may put an eigenvalue
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """What the distance needs of a set.
+
+    Args:
+        mean: of its features.
+        root: a matrix R with R^T R their covariance; of n features of d numbers it need not have
+            more than min(n, d) rows, so no d x d matrix of large images is made.
+    """
+
+    mean: Float[np.ndarray, " d"]
+    root: Float[np.ndarray, "k d"]
+
+    @staticmethod
+    def of_features(x: Float[np.ndarray, "n d"]) -> Gaussian:
+        """The centred features over the root of n - 1; of more features than numbers the d rows of
+        their triangular factor."""
+        mean = x.mean(axis=0, dtype=np.float64)
+        root = (x - mean) / math.sqrt(len(x) - 1)
+        if len(x) > x.shape[1]:
+            root = np.asarray(np.linalg.qr(root, mode="r"))
+        return Gaussian(mean, root)
+
+    @staticmethod
+    def of_statistics(found: Statistics) -> Gaussian:
+        """From the eigenvalues and eigenvectors of the covariance.
+
+        Raises:
+            DdpmError: it is none.
+        """
+        values, vectors = np.linalg.eigh(found.sigma.astype(np.float64))
+        largest = max(float(values[-1]), 0.0)
+        check(
+            float(values[0]) >= -NEGATIVE * largest,
+            f"a covariance has the eigenvalue {values[0]:.3g}, which no covariance has",
+        )
+        # What is smaller is rounding, and its root would not be small.
+        kept = values > largest * len(values) * np.finfo(np.float64).eps
+        root = np.sqrt(values[kept])[:, None] * vectors.T[kept]
+        return Gaussian(found.mu.astype(np.float64), root)
+
+
+def distance_of_gaussians(a: Gaussian, b: Gaussian) -> float:
+    """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2) (Dowson & Landau 1982).
+
+    The eigenvalues of S_a^1/2 S_b S_a^1/2, whose roots sum to the trace of (S_a S_b)^1/2, are the
+    squares of the singular values of A B^T: no root of a product that is not symmetric, which may
+    turn complex, and no root of an eigenvalue that should be 0.
+
+    Raises:
+        DdpmError: they are of features of other sizes.
+    """
+    check(len(a.mean) == len(b.mean), "a Frechet distance needs features of the same size")
+    squares = ((a.mean - b.mean) ** 2).sum() + (a.root**2).sum() + (b.root**2).sum()
+    if min(len(a.root), len(b.root)) == 0:
+        return float(squares)
+    return float(squares - 2 * np.linalg.svd(a.root @ b.root.T, compute_uv=False).sum())
 
 
 def frechet_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m e"]) -> float:
-    """|mu_x - mu_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^1/2) (Dowson & Landau 1982), in float64.
-
-    With X and Y the centred features over the roots of n - 1 and m - 1, the trace of the root is
-    the sum of the singular values of X Y^T, [n, m]; for more images than numbers X and Y are first
-    replaced by the d rows of their triangular factors, which have the same covariances. No complex
-    numbers, no ill-conditioned matrix root, and no d x d matrix of large images.
+    """The distance of two sets of features, in float64.
 
     Raises:
         DdpmError: a set has fewer than two members, the dimensions differ, or the matrix would be
@@ -29,10 +89,17 @@ def frechet_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m e"]) -
     """
     check(x.shape[1] == y.shape[1], "a Frechet distance needs features of the same size")
     check_frechet(len(x), len(y), x.shape[1])
-    mean = float(((x.mean(0, dtype=np.float64) - y.mean(0, dtype=np.float64)) ** 2).sum())
-    a, b = _root(x), _root(y)
-    cross = np.linalg.svd(a @ b.T, compute_uv=False).sum()
-    return mean + float((a**2).sum() + (b**2).sum() - 2 * cross)
+    return distance_of_gaussians(Gaussian.of_features(x), Gaussian.of_features(y))
+
+
+def frechet_from_statistics(a: Statistics, b: Statistics) -> float:
+    """The same from means and covariances.
+
+    Raises:
+        DdpmError: they are of features of other sizes, or a matrix is no covariance.
+    """
+    check(len(a.mu) == len(b.mu), "a Frechet distance needs features of the same size")
+    return distance_of_gaussians(Gaussian.of_statistics(a), Gaussian.of_statistics(b))
 
 
 def check_frechet(n: int, m: int, d: int) -> None:
@@ -57,16 +124,6 @@ def check_frechet(n: int, m: int, d: int) -> None:
         f"{max(n, m):,} images of {d:,} numbers do not fit in memory for a Frechet distance; take "
         f"at most {NUMBERS // d:,} images",
     )
-
-
-def _root(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "k d"]:
-    """A matrix R of min(n, d) rows with R^T R the covariance of the rows of x."""
-    centred = x.astype(np.float64)
-    centred -= centred.mean(axis=0)
-    centred /= math.sqrt(len(x) - 1)
-    if len(x) <= x.shape[1]:
-        return centred
-    return np.asarray(np.linalg.qr(centred, mode="r"))
 
 
 def pixel_frechet_distance(

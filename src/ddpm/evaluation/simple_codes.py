@@ -24,8 +24,9 @@ def histogram_bpd(
     training: UInt8[Tensor, "m c h w"], images: UInt8[Tensor, "n c h w"], grey_levels: int
 ) -> float:
     """Each pixel coded by its own histogram over the training images, one count added to each."""
-    one_hot = torch.nn.functional.one_hot(training.long(), grey_levels)
-    counts = one_hot.sum(dim=0).double() + 1
+    levels = training.long().permute(1, 2, 3, 0)  # [c, h, w, m]
+    counts = torch.ones(*levels.shape[:3], grey_levels, dtype=torch.double)
+    counts.scatter_add_(-1, levels, torch.ones(levels.shape, dtype=torch.double))
     bits = -(counts / counts.sum(-1, keepdim=True)).log2()  # [c, h, w, levels]
     expanded = bits.expand(len(images), *bits.shape)
     return float(expanded.gather(-1, images.long().unsqueeze(-1)).mean())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ddpm.runtime.atomic import write_text
 
@@ -26,9 +28,15 @@ p.note { color: #555 }
 
 @dataclass
 class HtmlPage:
-    """Sections in the order they were added; `write` makes the page."""
+    """Sections in the order they were added; `write` makes the page.
+
+    Args:
+        title: of the page.
+        chunks: text that every picture carries (see `ddpm.provenance`).
+    """
 
     title: str
+    chunks: Mapping[str, str] = field(default_factory=dict)
     parts: list[str] = field(default_factory=list)
 
     def section(self, heading: str) -> None:
@@ -41,8 +49,10 @@ class HtmlPage:
 
     def picture(self, image: Image.Image, caption: str) -> None:
         """A picture, embedded as PNG, with what it shows."""
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG")
+        buffer, text = io.BytesIO(), PngInfo()
+        for keyword, value in self.chunks.items():
+            text.add_itxt(keyword, value)
+        image.save(buffer, format="PNG", pnginfo=text)
         data = base64.b64encode(buffer.getvalue()).decode()
         caption = html.escape(caption)
         self.parts.append(

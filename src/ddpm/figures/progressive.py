@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from ddpm.data.images import ImageFormat
+from ddpm.data.images import ImageFormat, Indexed
+from ddpm.data.inputs import ImageLike
+from ddpm.errors import whole_number
+from ddpm.figures.figure import Drawn, SampledFigure
 from ddpm.figures.grid import image_grid
+from ddpm.figures.layout import labelled_grid
+from ddpm.model import Ddpm
 from ddpm.runtime import parallel
+from ddpm.runtime.progress import Progress
 from ddpm.sampling import SampleState
 
 
@@ -50,3 +59,37 @@ def progressive_strip(
 ) -> Image.Image:
     """One row an image, time running from left (noise) to right (finished)."""
     return image_grid(frames.flatten(0, 1), image_format, columns=frames.shape[1])
+
+
+@dataclass(frozen=True)
+class Progressive(SampledFigure):
+    """The predicted x_0 while samples are drawn (Figure 6): a row an image, time to the right."""
+
+    shows: ClassVar[str] = "the predicted x^_0 while samples are drawn (Figure 6)"
+
+    n: int = 6
+    """Images, a row each."""
+    columns: int = 12
+    """Moments of the reverse process, evenly spaced over its steps."""
+
+    def check(self, model: Ddpm) -> None:
+        """See `Figure.check`."""
+        whole_number("n", self.n, 1)
+        whole_number("columns", self.columns, 1)
+        super().check(model)
+
+    def draw(
+        self, model: Ddpm, images: ImageLike | Indexed = None, *, progress: Progress | None = None
+    ) -> Drawn:
+        """The last column is the finished sample where the last step adds no noise."""
+        self.check(model)
+        visited = self.visited(model)
+        recorder = ProgressiveRecorder(self.n, model.format, len(visited), self.columns)
+        model.sample(self.n, **self.how, callback=recorder, progress=progress)
+        words = [f"t = {visited[moment]:,}" for moment in recorder.moments]
+        frames = recorder.frames()
+        return Drawn(
+            labelled_grid(frames.flatten(0, 1), model.format, frames.shape[1], top=words),
+            f"the x_0 that the model predicts at {len(words)} of {len(visited):,} steps on the way "
+            "from noise (left) to the sample (right)",
+        )

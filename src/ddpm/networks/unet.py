@@ -54,6 +54,16 @@ def linear(c_in: int, c_out: int) -> nn.Linear:
     return layer
 
 
+def class_rows(classes: int, width: int) -> nn.Embedding | None:
+    """A row for each class and one for the null class, as a dense layer of a one-hot vector begins;
+    None for a network without classes."""
+    if classes == 0:
+        return None
+    rows = nn.Embedding(classes + 1, width)
+    nn.init.xavier_uniform_(rows.weight)
+    return rows
+
+
 def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
     """A layer that computes in float32 under autocast too; its output has autocast's type.
 
@@ -144,13 +154,19 @@ class Block(nn.Module):
 
 
 def check_settings(
-    ch: int, ch_mult: Sequence[int], num_res_blocks: int, dropout: float, norm_groups: int
+    ch: int,
+    ch_mult: Sequence[int],
+    num_res_blocks: int,
+    dropout: float,
+    norm_groups: int,
+    classes: int,
 ) -> None:
     """Refuse settings of a `UNet` that do not fit together."""
     check(len(ch_mult) > 0 and min(ch_mult) > 0, "ch_mult needs at least one positive entry")
     check(ch >= 4 and ch % 2 == 0, f"ch must be even and at least 4, got {ch}")
     check(num_res_blocks >= 1, f"num_res_blocks must be at least 1, got {num_res_blocks}")
     check(0 <= dropout < 1, f"dropout must lie in [0, 1), got {dropout:g}")
+    check(classes >= 0, f"classes must be at least 0, got {classes}")
     for mult in ch_mult:
         check(
             norm_groups >= 1 and ch * mult % norm_groups == 0,
@@ -172,6 +188,9 @@ class UNet(nn.Module):
         attn_resolutions: sides (the shorter one) at which attention follows every res-block.
         dropout: probability inside the res-blocks.
         norm_groups: groups of every GroupNorm; the paper has 32.
+        classes: classes of a conditional network; 0, as in the paper, for none. With some, each has
+            a row of 4 ch numbers that is added to the time embedding before its last swish, and so
+            has the null class, which stands for no class and has the number `classes`.
 
     Raises:
         DdpmError: sizes that do not fit together.
@@ -189,12 +208,12 @@ class UNet(nn.Module):
         attn_resolutions: Sequence[int] = (16,),
         dropout: float = 0.1,
         norm_groups: int = 32,
+        classes: int = 0,
     ) -> None:
         super().__init__()
-        check_settings(ch, ch_mult, num_res_blocks, dropout, norm_groups)
-        self.in_channels, self.ch = in_channels, ch
-        self.activation_checkpointing = False
-        self.divisor = 2 ** (len(ch_mult) - 1)
+        check_settings(ch, ch_mult, num_res_blocks, dropout, norm_groups, classes)
+        self.in_channels, self.ch, self.classes = in_channels, ch, classes
+        self.activation_checkpointing, self.divisor = False, 2 ** (len(ch_mult) - 1)
         self.check_size(*image_size)
         temb = 4 * ch
 
@@ -202,8 +221,7 @@ class UNet(nn.Module):
             attention = Attention(c_out, norm_groups) if side in attn_resolutions else None
             return Block(ResBlock(c_in, c_out, temb, dropout, norm_groups), attention)
 
-        self.time1 = linear(ch, temb)
-        self.time2 = linear(temb, temb)
+        self.time1, self.time2 = linear(ch, temb), linear(temb, temb)
         self.conv_in = conv(in_channels, ch)
 
         side, c, skips = min(image_size), ch, [ch]
@@ -237,6 +255,7 @@ class UNet(nn.Module):
 
         self.norm_out = nn.GroupNorm(norm_groups, c, eps=1e-6)
         self.conv_out = conv(c, out_channels, tiny=True)
+        self.class_rows = class_rows(classes, temb)  # last: all else begins as without classes
 
     def check_size(self, height: int, width: int) -> None:
         """Raise unless both sides can be halved as often as the network needs."""
@@ -256,22 +275,36 @@ class UNet(nn.Module):
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
 
+    def embedding(self, t: Tensor, labels: Tensor | None) -> Float[Tensor, "b e"]:
+        """What every res-block is told of the time and the class."""
+        temb = self.time2(F.silu(self.time1(timestep_embedding(t, self.ch))))
+        if self.class_rows is None:
+            check(labels is None, "this network knows no classes; call it without labels")
+        else:
+            null = torch.full_like(t, self.classes)
+            temb = temb + self.class_rows(null if labels is None else labels)
+        return F.silu(temb)
+
     def forward(
-        self, x: Float[Tensor, "b c h w"], t: Int[Tensor, " b"]
+        self,
+        x: Float[Tensor, "b c h w"],
+        t: Int[Tensor, " b"],
+        labels: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b o h w"]:
-        """Evaluate at images x and raw integer times t.
+        """Evaluate at images x, raw integer times t and, with classes, labels 0..classes.
+
+        Labels may be left out: all images then have the null class, whose number is `classes`.
 
         Raises:
-            DdpmError: other channels than `in_channels`, or sides that cannot be halved so often.
+            DdpmError: other channels than `in_channels`, sides that cannot be halved so often, or
+                labels for a network without classes.
         """
         check(
             x.shape[1] == self.in_channels,
             f"this network expects images of {self.in_channels} channels, got {x.shape[1]}",
         )
         self.check_size(x.shape[2], x.shape[3])
-        temb = timestep_embedding(t, self.ch)
-        temb = F.silu(self.time2(F.silu(self.time1(temb))))
-
+        temb = self.embedding(t, labels)
         h = in_float32(self.conv_in, x)
         skips = [h]
         for level, blocks in enumerate(self.down):

@@ -123,4 +123,4 @@ def check_writable(folder: Path) -> None:
     """
     trial = folder / ".writable"
     write_text(trial, "")
-    trial.unlink()
+    trial.unlink(missing_ok=True)  # of another process that does the same

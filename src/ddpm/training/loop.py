@@ -14,12 +14,14 @@ from torch import Tensor
 from ddpm.config import Config
 from ddpm.data.exact_files import save_png
 from ddpm.data.images import ImageSource, OnDevice
-from ddpm.data.loader import training_batches
+from ddpm.data.labels import check_labels
+from ddpm.data.loader import Batch, labelled_batches
 from ddpm.data.order import DataOrder
 from ddpm.errors import Diverged
 from ddpm.figures.grid import image_grid
 from ddpm.likelihood.bound import stratified_bound
 from ddpm.likelihood.plan import Plan
+from ddpm.provenance import Provenance
 from ddpm.runs.folder import RunFolder
 from ddpm.runs.log import RunLog, read_stats
 from ddpm.runtime import parallel
@@ -36,6 +38,7 @@ from ddpm.training.wandb_curves import open_wandb
 STOPS = (None, "max_minutes", "SIGINT", "SIGTERM")  # why a run may end early
 GRID = 64  # images of a sample grid, and held-out images whose bits/dim are estimated
 QUICK = 50  # network calls of a sample grid
+ROWS = 16  # of a grid of samples of a conditional model
 
 log = logging.getLogger("ddpm")
 
@@ -76,7 +79,8 @@ def train(
 
     Args:
         config: what to train; with `resume`, the same as before (steps may grow).
-        images: the training images, any `ImageSource`. They decide the size and the channels.
+        images: the training images, any `ImageSource`. They decide the size and the channels, and
+            what the classes of a conditional model are called.
         run: folder for checkpoints, curves and sample grids.
         loss: what to minimise instead of `config.training.loss`: any function with the signature
             of `ddpm.Loss`.
@@ -138,7 +142,11 @@ class Session:
         source = images.to(state.device) if isinstance(images, OnDevice) else images
         self.step = TrainingStep(state, loss)
         order = DataOrder(len(source), training.batch_size, training.seed)
-        self.batches = training_batches(source, order, state.step, training.steps, self.step.rows)
+        classes, names = state.config.classes, state.config.data.class_names
+        labels = check_labels(images, classes, names) if classes else None
+        self.batches = labelled_batches(
+            source, labels, order, state.step, training.steps, self.step.rows
+        )
         known = [
             line["loss"]
             for line in read_stats(folder)
@@ -165,8 +173,9 @@ class Session:
         """
         state, training = self.state, self.training
         self.show()
-        for images in saved_on_errors(parallel.lockstep(self.batches), self.save):
-            self.losses.append(self.step(images))
+        for batch in saved_on_errors(parallel.lockstep(self.batches), self.save):
+            known = () if batch.labels is None else (batch.labels,)
+            self.losses.append(self.step(batch.images, *known))
             state.denoising_error = None  # it was that of other weights
             state.seconds = self.earlier + time.monotonic() - self.begun
             ended = state.step == training.steps
@@ -246,12 +255,22 @@ def measure_and_save(
 
 
 def draw_samples(state: TrainingState, run: RunFolder) -> None:
-    """A grid of quick samples (DDIM) from the averaged weights, as a PNG in the run's folder."""
+    """A grid of quick samples (DDIM) from the averaged weights, as a PNG in the run's folder; of a
+    conditional model a row for each class, of the first `ROWS` at most."""
     model = state.model
     plan = Plan(min(QUICK, model.diffusion.num_timesteps))
-    images = model.sample(GRID, sampler="ddim", plan=plan)
+    if classes := min(state.config.classes, ROWS):
+        drawn = [
+            model.given(label).sample(GRID // classes, sampler="ddim", plan=plan)
+            for label in range(classes)
+        ]
+        images = torch.cat(drawn)
+    else:
+        images = model.sample(GRID, sampler="ddim", plan=plan)
+    grid = image_grid(images, model.format, GRID // classes if classes else None)
     path = run.sample_grid(state.step)
-    parallel.on_main(lambda: save_png(image_grid(images, model.format), path))
+    text = Provenance.of(model, str(run.path), ("train",), step=state.step).chunks()
+    parallel.on_main(lambda: save_png(grid, path, text))
 
 
 def estimate_bpd(state: TrainingState, held_out: ImageSource) -> float:
@@ -263,7 +282,7 @@ def estimate_bpd(state: TrainingState, held_out: ImageSource) -> float:
     return float(bound.mean())
 
 
-def saved_on_errors(batches: Iterable[Tensor], save: Callable[[], None]) -> Iterator[Tensor]:
+def saved_on_errors(batches: Iterable[Batch], save: Callable[[], None]) -> Iterator[Batch]:
     """The batches; if one cannot be read, the run is saved before the error goes on.
 
     A picture that broke on step 4,999 must not cost 4,999 steps.

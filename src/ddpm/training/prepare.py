@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from ddpm.config import Config
 from ddpm.data.content import data_facts
 from ddpm.data.images import ImageSource
+from ddpm.data.labels import check_labels, listed, names_of
 from ddpm.errors import DdpmError, check
 from ddpm.loading import load
 from ddpm.registry import qualified_name
@@ -49,6 +50,7 @@ def prepare_run(
         f"a batch of {batch} cannot be cut into {parts} equal parts (processes: {processes}, "
         f"micro-batches of each: {config.training.accumulate}); change training.batch_size",
     )
+    check(len(images) > 0, f"{images.name} holds no images")
     config = with_facts(config, images)
     try:
         str(run.path.absolute()).encode()
@@ -57,7 +59,6 @@ def prepare_run(
             f"TensorBoard cannot write below {run.path!s}, whose name is not UTF-8; choose another "
             "folder"
         ) from error
-    check(len(images) > 0, f"{images.name} holds no images")
     facts = data_facts(images, held_out)
     text = to_json({**config.to_dict(), "images": asdict(facts)}, indent=2) + "\n"
     name = None if loss is None else qualified_name(loss)
@@ -76,8 +77,23 @@ def prepare_run(
 
 
 def with_facts(config: Config, images: ImageSource) -> Config:
-    """The configuration with the size and channels that square images really have."""
+    """The configuration with the size and channels that square images really have, and the names
+    of the classes, if it is one of a conditional model.
+
+    Raises:
+        DdpmError: the images do not have the classes that the configuration asks for.
+    """
     channels, height, width = images.format.shape
-    if height != width or channels not in (1, 3):
-        return config
-    return replace(config, data=replace(config.data, image_size=height, channels=channels))
+    data = config.data
+    if height == width and channels in (1, 3):
+        data = replace(data, image_size=height, channels=channels)
+    if config.classes:
+        check_labels(images, config.classes, data.class_names)
+        names = names_of(images) or data.class_names
+        check(
+            data.class_names in ((), names),
+            f"data.class_names is {listed(data.class_names)}, but the classes of {images.name} are "
+            f"{listed(names)}; use images with the same classes, or leave data.class_names out",
+        )
+        data = replace(data, class_names=names)
+    return replace(config, data=data)

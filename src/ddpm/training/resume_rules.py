@@ -14,9 +14,9 @@ from ddpm.runs.checkpoint import Tensors
 from ddpm.runs.history import History
 
 # With another of these it would be another run under the same name.
-FIXED = {"data.image_size", "data.channels", "data.flip", "data.hold_out"} | {
-    f"training.{name}" for name in ("seed", "batch_size", "loss", "time_sampling")
-}
+FIXED = {
+    f"data.{name}" for name in ("image_size", "channels", "flip", "hold_out", "class_names")
+} | {f"training.{name}" for name in ("seed", "batch_size", "loss", "time_sampling")}
 # These decide when to stop and what to write, not what is learned. A data set may have moved;
 # that it is the same one is checked by its content.
 FREE = {"data.path"} | {

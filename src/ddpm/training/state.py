@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from ddpm.config import Config
 from ddpm.data.content import DataFacts
 from ddpm.data.images import ImageFormat
+from ddpm.data.labels import listed
 from ddpm.errors import DdpmError, check
 from ddpm.likelihood.denoising_error import DenoisingError
 from ddpm.model import Ddpm
@@ -24,6 +26,7 @@ from ddpm.runtime.randomness import derive_key
 from ddpm.training.ema import Ema
 from ddpm.training.resume_rules import check_same_betas, check_same_data, check_same_run
 
+log = logging.getLogger("ddpm")
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -148,6 +151,12 @@ class TrainingState:
             f"trains '{ours.diffusion.prediction_type}'; give it the same "
             "diffusion.prediction_type",
         )
+        known, wanted = theirs.data.class_names, ours.data.class_names
+        if known != wanted:
+            log.warning(
+                "the weights to start from know the classes %s, and this run has %s",
+                *(listed(known) or "by number only", listed(wanted) or "by number only"),
+            )
         self.images_before, self.seconds_before = model.history.images, model.history.seconds
         weights = model.network.state_dict()
         for network in (self.network, self.ema.network):

@@ -13,6 +13,7 @@ from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.diffusion.importance import BoundTimes
 from ddpm.diffusion.losses import training_loss
 from ddpm.errors import check
+from ddpm.networks.guidance import with_labels
 from ddpm.networks.sharding import averaging, gradients_wait
 from ddpm.runtime import parallel
 from ddpm.runtime.device import in_precision, resolve_precision
@@ -37,7 +38,8 @@ class Loss(Protocol):
 
         Args:
             diffusion: the whole chain.
-            denoiser: the network, in the precision of the run; float32 out.
+            denoiser: the network, in the precision of the run; float32 out. Of a conditional
+                model it knows the labels of these images, in this order.
             x_start: images in [-1, 1], [b, c, h, w].
             t: a timestep for each, [b].
             noise: standard normal, [b, c, h, w].
@@ -70,25 +72,33 @@ class TrainingStep:
         self.own_loss = loss
         self.diffusion = state.config.diffusion.build()
         self.network = averaging(state.network)
-        forward = compiled(self.network) if training.compile else self.network
-        self.denoiser = in_precision(forward, resolve_precision(training.precision, state.device))
+        self.forward = compiled(self.network) if training.compile else self.network
+        self.precision = resolve_precision(training.precision, state.device)
         mine = parallel.local_range(training.batch_size)
         self.rows = slice(mine.start, mine.stop)
         self.flip = Randomness(training.seed, "flip")
         self.time = Randomness(training.seed, "timestep")
         self.bound_times = BoundTimes(self.diffusion.schedule, state.device)
         self.noise = Randomness(training.seed, "noise")
+        self.label = Randomness(training.seed, "label")
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Take the step; returns the loss without waiting for it."""
+    def __call__(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Take the step; returns the loss without waiting for it.
+
+        Args:
+            images: uint8 [b, c, h, w], this process's rows of the batch.
+            labels: of a conditional model, the class of each, long, [b].
+        """
         state, training = self.state, self.training
         images = images.to(state.device, non_blocking=True)
         state.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=state.device)
         parts, first = training.accumulate, self.rows.start
-        for i, part in enumerate(images.chunk(parts), start=1):
+        sizes = [len(part) for part in images.chunk(parts)]
+        known = [None] * len(sizes) if labels is None else labels.to(state.device).split(sizes)
+        for i, (part, classes) in enumerate(zip(images.split(sizes), known, strict=True), start=1):
             with gradients_wait(self.network, i < parts):
-                loss = self.loss(part, first) / parts
+                loss = self.loss(part, first, classes) / parts
                 loss.backward()
             total += loss.detach()
             first += len(part)
@@ -101,7 +111,7 @@ class TrainingStep:
         state.step += 1
         return total
 
-    def loss(self, images: Tensor, first: int) -> Tensor:
+    def loss(self, images: Tensor, first: int, labels: Tensor | None = None) -> Tensor:
         """The mean loss of some images of the batch, `first` being the row of the first one.
 
         Noise depends on each image's row in the whole batch, dropout on `first`.
@@ -116,11 +126,12 @@ class TrainingStep:
             x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
         t = self.times(rows)
         noise = self.noise.normal(rows, image_format.shape, step)
+        denoiser = self.denoiser(rows, labels)
         if self.own_loss is not None:
-            losses = self.own_loss(self.diffusion, self.denoiser, x, t, noise)
+            losses = self.own_loss(self.diffusion, denoiser, x, t, noise)
         else:
             losses = training_loss(
-                self.diffusion, self.denoiser, x, t, noise, training.loss, image_format.levels
+                self.diffusion, denoiser, x, t, noise, training.loss, image_format.levels
             )
         check(
             losses.shape == t.shape,
@@ -128,6 +139,19 @@ class TrainingStep:
             f"{tuple(losses.shape)}",
         )
         return losses.mean()
+
+    def denoiser(self, rows: Tensor, labels: Tensor | None) -> Denoiser:
+        """The network, called with the labels of its images, of which some are left out.
+
+        Which ones depends on each image's row in the whole batch and on the step.
+        """
+        classes = self.state.config.classes
+        if not classes:
+            return in_precision(self.forward, self.precision)
+        check(labels is not None, "a step of a conditional model needs the labels of its images")
+        left_out = self.label.uniform(rows, self.state.step) <= self.training.label_dropout
+        shown = torch.where(left_out, classes, labels)  # type: ignore[arg-type]
+        return with_labels(self.forward, shown, self.precision)
 
     def times(self, rows: Tensor) -> Tensor:
         """The timestep of every image."""

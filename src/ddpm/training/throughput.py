@@ -10,7 +10,7 @@ import copy
 import logging
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm.data.images import Shape
@@ -45,6 +45,18 @@ def training_flops(network: nn.Module, shape: Shape) -> int:
     return 3 * forward_flops(network, shape)
 
 
+class _OfNoClass(nn.Module):
+    """A network that knows classes as it is called without one."""
+
+    def __init__(self, network: nn.Module, null: int) -> None:
+        super().__init__()
+        self.network, self.null = network, null
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        found: Tensor = self.network(x, t, torch.full_like(t, self.null))
+        return found
+
+
 def peak_flops(device: torch.device, precision: str) -> float | None:
     """What the device could do a second in bf16; None where that is not known or not used."""
     if device.type != "cuda" or precision != "bf16":
@@ -76,6 +88,8 @@ class Throughput:
         try:
             with torch.device("meta"):
                 outline = config.build_network(state.format.shape)
+            if config.classes:
+                outline = _OfNoClass(outline, config.classes)
             self.per_image = training_flops(outline, state.format.shape)
         except Exception as error:  # it is somebody's own network, which may do anything
             log.warning("the network's arithmetic cannot be counted: %s", str(error).split("\n")[0])

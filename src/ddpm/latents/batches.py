@@ -1,0 +1,33 @@
+"""Images worked on a few at a time, with every call of the network counted."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ddpm.diffusion.gaussian import Denoiser
+from ddpm.errors import whole_number
+from ddpm.model import Ddpm
+from ddpm.runtime.progress import Counter, Progress
+
+
+def batches(count: int, batch_size: int) -> tuple[Tensor, ...]:
+    """The places 0..count-1, long vectors of at most `batch_size`.
+
+    Raises:
+        DdpmError: the batch size is out of range.
+    """
+    whole_number("batch_size", batch_size, 1)
+    return torch.arange(count).split(batch_size) if count else ()
+
+
+def counted(model: Ddpm, progress: Progress | None, total: int, label: str) -> Denoiser:
+    """The model's network, of which `total` calls are told to `progress`."""
+    counter, forward = Counter(progress, total, label), model.denoiser()
+
+    def denoiser(x: Tensor, t: Tensor) -> Tensor:
+        output = forward(x, t)
+        counter.advance()
+        return output
+
+    return denoiser

@@ -1,0 +1,40 @@
+"""What drawing makes of its arguments: a sampler, and a plan without gaps."""
+
+from __future__ import annotations
+
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.errors import check
+from ddpm.likelihood.plan import Plan
+from ddpm.sampling import Sampler, get_sampler, uses_variance
+
+
+def sampler_and_plan(
+    diffusion: GaussianDiffusion,
+    measured: bool,
+    sampler: str | Sampler,
+    plan: Plan | None,
+    steps: int | None,
+    eta: float | None,
+) -> tuple[Sampler, Plan]:
+    """The sampler that is named, and the plan that suits it best where nothing is said.
+
+    Args:
+        diffusion: all T steps.
+        measured: whether the model's denoising error is known.
+        sampler, plan, steps, eta: see `ddpm.Ddpm.sample`.
+
+    Raises:
+        DdpmError: an unknown sampler, or arguments that do not go together.
+    """
+    check(plan is None or steps is None, "give a plan or steps, not both")
+    check(
+        plan is None or isinstance(plan, Plan),
+        f"{plan!r} is no plan; give a ddpm.Plan, such as ddpm.Plan(steps=50)",
+    )
+    draw, plan = get_sampler(sampler, eta), plan or Plan(steps)
+    name = sampler if isinstance(sampler, str) else type(sampler).__name__
+    check(
+        plan.variance is None or uses_variance(draw),
+        f"{name} adds no noise of the reverse step, so --variance has no effect; leave it out",
+    )
+    return draw, plan.resolved(diffusion, measured, "noisy" if uses_variance(draw) else "smooth")
