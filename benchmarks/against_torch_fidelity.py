@@ -18,6 +18,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import tyro
 
 from ddpm.evaluation import compare, disk, get_features, measure, open_set
@@ -60,6 +61,7 @@ def main(options: Options) -> None:
     theirs = torch_fidelity.calculate_metrics(
         input1=str(options.samples),
         input2=str(options.reference),
+        cuda=torch.cuda.is_available(),
         fid=True,
         kid=True,
         isc=True,

@@ -248,7 +248,8 @@ class Ddpm:
             numbers: which images of the seed.
             sampler, plan: as `plan_samples` gives them.
             seed, batch_size, callback, progress: see `sample`.
-            needed: asked of each number just before it is drawn; other processes may have drawn it.
+            needed: asked of each number just before it is drawn, and fills up the batches; see
+                `ddpm.sampling.drawing.draw_batches`.
 
         Yields:
             The numbers of a batch, a long vector, and its images.

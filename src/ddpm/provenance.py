@@ -8,7 +8,6 @@ package, and the mark of the IPTC, which other programs look for), or as an arra
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -80,6 +79,11 @@ class Provenance:
         """As JSON, on one line."""
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
 
+    def same_images(self, other: Provenance) -> bool:
+        """Whether two say of the same images, whatever the model was called and who drew them."""
+        ours, theirs = ((one.model, dict(one.settings), one.index) for one in (self, other))
+        return ours == theirs
+
     def chunks(self) -> dict[str, str]:
         """The text chunks of a PNG."""
         return {
@@ -98,10 +102,19 @@ class Provenance:
         """
         try:
             values = json.loads(document)
-            known = {key: values[key] for key in Provenance.__dataclass_fields__ if key in values}
-            return Provenance(**{**known, "command": tuple(map(str, values["command"]))})
+            known = {key: values[key] for key in Provenance.__dataclass_fields__}
+            words, settings, index = known["command"], known["settings"], known["index"]
+            texts = [known["model"], known["name"], known["version"], *words]
+            if not (
+                isinstance(words, list)
+                and isinstance(settings, dict)
+                and (index is None or isinstance(index, int))
+                and all(isinstance(text, str) for text in texts)
+            ):
+                raise ValueError("it is not what this version writes")
         except (ValueError, TypeError, KeyError) as error:
             raise DdpmError(f"its provenance is damaged ({error})") from error
+        return Provenance(**{**known, "command": tuple(words), "synthetic": True})
 
 
 def _without_out(command: Sequence[str]) -> list[str]:
@@ -123,9 +136,11 @@ def _shortened(word: str) -> str:
 
 def fingerprint(model: Ddpm) -> str:
     """The checksum of everything that decides what a model draws: weights, betas, measured error,
-    format of its images."""
+    what the output means, format of the images."""
     tensors = model_tensors(model.network.state_dict(), model.diffusion, model.denoising_error)
-    return checksum(tensors, asdict(model.format))
+    diffusion = model.diffusion
+    read_as = [diffusion.prediction_type, diffusion.variance_type, diffusion.clip_sample]
+    return checksum(tensors, {**asdict(model.format), "read_as": read_as})
 
 
 def model_name(typed: str) -> str:
@@ -148,13 +163,16 @@ def read_provenance(path: Path) -> Provenance | None:
         return None if document is None else Provenance.parse(document)
     except DdpmError as error:
         raise DdpmError(f"{path}: {error}") from error
-    except (OSError, ValueError, SyntaxError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a foreign file makes Pillow and NumPy raise anything
         raise DdpmError(f"{path} cannot be read as a picture or an .npz ({error})") from error
 
 
 def is_marked(path: Path) -> bool:
-    """Whether a picture that can be read says where it comes from."""
-    return _in_picture(path) is not None
+    """Whether a picture says where it comes from."""
+    try:
+        return _in_picture(path) is not None
+    except Exception:  # perhaps only its text is damaged, or misleads Pillow
+        return KEY.encode() + b"\0" in path.read_bytes()
 
 
 def _in_picture(path: Path) -> str | None:

@@ -137,7 +137,7 @@ def test_sample_says_how_it_drew(name, runs, tmp_path, capsys):
 # -- a grid or an array --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["x.png", "x.npz", "samples.png"])
+@pytest.mark.parametrize("name", ["x.png", "samples.png"])
 def test_a_file_that_is_named_and_there_is_not_replaced(name, command, here, capsys, monkeypatch):
     assert main([*command, "--out", name]) == 0
     before = everything_below(here)

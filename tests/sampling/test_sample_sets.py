@@ -198,7 +198,7 @@ def test_the_sign_of_a_process_that_was_killed_goes(run, tmp_path):
 def test_an_image_that_another_process_draws_meanwhile_is_not_drawn_again(
     run, tmp_path, monkeypatch
 ):
-    drawing = Drawing(load(run), str(run), plan=Plan(2))
+    drawing = Drawing(load(run), str(run), plan=Plan(2), batch_size=2)
     samples, others = (SampleSet(tmp_path / name, drawing) for name in ("set", "other"))
     others.fill(range(6))
     written, write = [], SampleSet._write
@@ -210,7 +210,7 @@ def test_an_image_that_another_process_draws_meanwhile_is_not_drawn_again(
             shutil.copy(others.path(number), samples.path(number))
 
     monkeypatch.setattr(SampleSet, "_write", and_others)
-    samples.fill(range(6), batch_size=2)
+    samples.fill(range(6))
     assert written == [0, 1, 3, 4]
     assert images_of(tmp_path / "set").tolist() == images_of(tmp_path / "other").tolist()
 
@@ -278,3 +278,81 @@ def test_the_first_image_of_a_picture_may_have_any_number(run):
 def test_a_first_number_that_is_none_is_refused(sample, first, capsys):
     refused(sample("set", "--first", first), capsys, "--first")
     assert not sample_set.Path("set").exists()
+
+
+@pytest.mark.slow
+def test_a_set_of_a_real_network_is_the_same_however_it_was_gone_on_with(tmp_path, monkeypatch):
+    """Kernels round otherwise at another batch size, so a set keeps its own."""
+    monkeypatch.chdir(tmp_path)
+    command = ["sample", "cifar10-small", "-n", "5", "--steps", "6", "--out"]
+    assert main([*command, "whole"]) == 0
+    shutil.copytree("whole", "again")
+    for number in (1, 3):
+        (tmp_path / "again" / f"{number:06d}.png").unlink()
+    assert main([*command, "again"]) == 0
+    assert main([*command[:3], "7", *command[4:], "again"]) == 0
+    for path in (tmp_path / "whole").glob("*.png"):
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+def test_a_set_keeps_the_batch_size_that_it_began_with(sample, caplog, tmp_path):
+    assert main(sample("set", size=2)) == 0
+    with caplog.at_level("INFO", "ddpm"):
+        assert main(sample("set", size=5, n=8)) == 0
+    assert "2 images at a time" in caplog.text
+    assert main(sample("other", size=2, n=8)) == 0
+    for path in (tmp_path / "set").iterdir():
+        assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()
+
+
+def test_a_strip_of_a_finished_npz_is_refused(sample, capsys, tmp_path):
+    assert main(sample("set.npz")) == 0
+    refused(sample("set.npz", "--progressive"), capsys, "--progressive")
+    assert [p.name for p in tmp_path.iterdir()] == ["set.npz"]
+
+
+def test_parts_of_a_larger_npz_are_not_thrown_away(sample, capsys, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleSet, "pack", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        assert main(sample("set.npz")) == 130
+    before = everything_below(tmp_path)
+    refused(sample("set.npz", n=4), capsys, "larger set")
+    assert everything_below(tmp_path) == before
+    assert main(sample("set.npz")) == 0
+
+
+@pytest.mark.parametrize("host", ["elsewhere", None])
+def test_half_written_files_of_other_machines_stay(run, host, tmp_path):
+    samples = SampleSet(tmp_path / "set", Drawing(load(run), str(run), plan=Plan(2)))
+    samples.missing(range(2))
+    partial = tmp_path / "set" / ".000001.png.99999999.partial"
+    partial.touch()
+    if host:
+        (tmp_path / "set" / f".7@{host}.working").touch()
+    samples.missing(range(2))
+    assert partial.exists() == (host is not None)
+
+
+def test_what_a_killed_packing_left_is_cleared_away(sample, tmp_path):
+    assert main(sample("set.npz")) == 0
+    (tmp_path / "set.npz.parts").mkdir()
+    (tmp_path / "set.npz.parts" / "000001.npy").touch()
+    assert main(sample("set.npz")) == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["set.npz"]
+
+
+@pytest.mark.parametrize("name", ["guidance-1.5", "v1.0", "SET.NPZ", "A.PNG"])
+def test_names_with_a_dot(sample, name, tmp_path):
+    assert main(sample(name, n=2)) == 0
+    assert (tmp_path / name).is_dir() == (name[0] in "gv")
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.webp", "x.TIF"])
+def test_other_forms_are_refused(sample, name, capsys):
+    refused(sample(name), capsys, name)
+
+
+def test_hidden_files_of_a_system_do_not_stand_in_the_way(sample, tmp_path):
+    assert main(sample("set", n=2)) == 0
+    (tmp_path / "set" / ".DS_Store").touch()
+    assert main(sample("set")) == 0

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from ddpm.cli import main
-from ddpm.cli.figure import without_out
 from ddpm.figures.named import FIGURES
+from ddpm.provenance import Provenance
 from full_range import full_range_model, one_thread
 from helpers import tiny_model
 from mistakes import everything_below, refused
@@ -212,4 +212,4 @@ def test_a_model_that_does_not_know_its_data_says_what_to_name(tmp_path, monkeyp
     ],
 )
 def test_where_it_was_written_is_no_part_of_a_command(given, kept):
-    assert without_out(given) == kept
+    assert Provenance.of(tiny_model(), "run", given).command == tuple(kept)

@@ -3,17 +3,21 @@
 import json
 import shlex
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ddpm import __version__
 from ddpm.cli import main
+from ddpm.data.images import ImageFormat
 from ddpm.errors import DdpmError
 from ddpm.loading import load
+from ddpm.model import Ddpm
 from ddpm.provenance import KEY, Provenance, fingerprint, model_name, read_provenance
-from helpers import checkpoint_path, tiny_model
+from helpers import checkpoint_path, measured_model, tiny_config, tiny_model
 from mistakes import refused
 
 
@@ -206,3 +210,102 @@ def test_of_copies_what_decides_a_picture(runs):
     path = str(runs / "run")
     assert Provenance.of(load("run"), path, ["figure", "samples", path]) != one
     assert Provenance.of(load("run"), path, ["figure", "samples", path], seed=3) == one
+
+
+def test_the_strip_is_drawn_again_by_its_own_command(runs, capsys):
+    draw("grid.png", "--progressive")
+    command, _ = printed_command("grid-progressive.png", capsys)
+    assert main([*command, "--out", "again.png"]) == 0
+    strip, again = (runs / f"{name}-progressive.png" for name in ("grid", "again"))
+    assert strip.read_bytes() == again.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["1", "2", "-x"])
+def test_a_class_is_drawn_again_by_its_name(name, runs, capsys):
+    """Which may be another one's number."""
+    config = tiny_config()
+    config = replace(
+        config,
+        network=replace(config.network, classes=3),
+        data=replace(config.data, class_names=("1", "2", "-x")),
+    )
+    network = config.build_network((1, 8, 8))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2, generator=generator)
+    Ddpm(config, ImageFormat(1, 8, 8, 17), network).save(checkpoint_path(runs / "cls", 1))
+    draw("set", f"--class={name}", "--guidance", 2, run="cls")
+    path = runs / "set" / "000003.png"
+    command, _ = printed_command(path, capsys)
+    assert main([*command, "--out", "again"]) == 0
+    assert (runs / "again" / path.name).read_bytes() == path.read_bytes()
+    draw("plain", run="cls")
+    assert (runs / "plain" / path.name).read_bytes() != path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["1", "sample", "0", "-n"])
+def test_a_run_may_be_called_like_a_word_of_the_command(name, runs, capsys):
+    shutil.copytree("run", f"./{name}")
+    draw("set", run=f"./{name}")
+    command, _ = printed_command(runs / "set" / "000000.png", capsys, "other")
+    assert command[:4] == ["sample", "other", "-n", "1"]
+
+
+def test_a_picture_drawn_while_training_says_so_and_names_no_command(runs, capsys):
+    words = ["--training.steps", "4", "--training.sample-every", "4", "--training.batch-size", "8"]
+    assert main(["train", "digits", "--out", "trained", *words]) == 0
+    path = next((runs / "trained").rglob("*.png"))
+    found = read_provenance(path)
+    assert (found.name, found.command, found.settings["step"]) == ("trained", (), 4)
+    capsys.readouterr()
+    assert main(["info", str(path)]) == 0
+    assert "to draw it again" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "value", ["null", "3", '"words"', '{"command": "train", "name": null, "model": null}']
+)
+def test_hostile_text_is_no_traceback(value, runs, capsys):
+    from ddpm.data.exact_files import save_png
+
+    save_png(Image.new("L", (8, 8)), runs / "x.png", {KEY: value})
+    refused(["info", "x.png"], capsys, "x.png")
+
+
+def test_a_picture_too_large_for_pillow_is_told(runs, capsys, monkeypatch):
+    draw("grid.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    refused(["info", "grid.png"], capsys, "grid.png")
+
+
+def test_other_weights_read_otherwise_are_another_model():
+    model = tiny_model()
+    other = replace(model, diffusion=replace(model.diffusion, prediction_type="v_prediction"))
+    assert fingerprint(model) != fingerprint(other)
+
+
+@pytest.mark.parametrize("reconstruct", ["mean", "sample"])
+def test_what_a_part_of_an_archive_decodes_to_is_marked(reconstruct, runs, capsys):
+    measured_model().save(checkpoint_path(runs / "m", 1))
+    draw("set", "--no-provenance", run="m")
+    assert main(["compress", "m", "set/000000.png", "-o", "x.ddpm"]) == 0
+    part = ["decompress", "m", "x.ddpm", "--fraction", "0.5", "--reconstruct", reconstruct]
+    assert main([*part, "-o", "part.png"]) == 0
+    assert read_provenance(runs / "part.png").command[0] == "decompress"
+    assert main([*part, "-o", "bare.png", "--no-provenance"]) == 0
+    assert read_provenance(runs / "bare.png") is None
+    assert main(["decompress", "m", "x.ddpm", "-o", "whole.png"]) == 0
+    assert read_provenance(runs / "whole.png") is None  # these are the images that came in
+
+
+def test_compress_says_that_the_mark_goes(runs, capsys):
+    measured_model().save(checkpoint_path(runs / "m", 1))
+    draw("set", run="m")
+    path = runs / "set" / "000000.png"
+    capsys.readouterr()
+    assert main(["compress", "m", str(path), "-o", "x.ddpm"]) == 0
+    assert "no longer marked as synthetic" in capsys.readouterr().out
+    draw("bare", "--no-provenance", run="m")
+    capsys.readouterr()
+    assert main(["compress", "m", "bare/000000.png", "-o", "y.ddpm"]) == 0
+    assert "synthetic" not in capsys.readouterr().out

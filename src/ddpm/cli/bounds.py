@@ -21,6 +21,7 @@ from ddpm.errors import check
 from ddpm.likelihood.bound import Bound
 from ddpm.likelihood.plan import Plan
 from ddpm.model import Ddpm
+from ddpm.provenance import Provenance
 from ddpm.runtime.atomic import check_writable
 from ddpm.runtime.device import Precision, resolve_precision
 
@@ -131,7 +132,7 @@ def measure_bound(
             batch_size=options.batch_size,
             progress=progress,
         )
-    write_bound(bound, model, name, found, file)
+    write_bound(bound, model, Provenance.of(model, name, ()), found, file)
     return MeasuredBound(bound, found, written)
 
 

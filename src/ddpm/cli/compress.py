@@ -47,6 +47,7 @@ def run(argv: Sequence[str]) -> int:
     model = args.given.to(loaded)
     found = read_images(user_path(path), model.format, args.convert)
     check_writable(out.parent)
+    unmarked = lost(found)
     with kept(file) as needed, progress_bar() as progress:
         data = model.compress(found.images, steps=args.steps, progress=progress)
         atomically(out, lambda partial: partial.write_bytes(data))
@@ -56,7 +57,7 @@ def run(argv: Sequence[str]) -> int:
     say(
         f"{len(found.images):,} image{'s' * (len(found.images) > 1)} in {len(data):,} bytes, "
         f"{8 * len(data) / values:.3f} bits/dim: {out}{' (replaced)' if replaced else ''}",
-        f"kept are the pixels; not kept are file names, dates and other metadata{lost(found)}",
+        f"kept are the pixels; not kept are file names, dates and other metadata{unmarked}",
         needed + (f", and the options {args.given}" if str(args.given) else ""),
     )
     return 0

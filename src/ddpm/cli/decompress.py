@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from ddpm.data.exact_files import image_paths, write_images
 from ddpm.data.foreign import HEAD, what_bytes_are
 from ddpm.errors import DdpmError, check
 from ddpm.loading import load_for_file
+from ddpm.model import Ddpm
+from ddpm.provenance import Provenance
 from ddpm.runtime.paths import exists, user_path
 
 
@@ -34,6 +37,8 @@ class Decompress:
     given: Annotated[Given, tyro.conf.arg(name="")] = field(default_factory=Given)
     reconstruct: Literal["mean", "sample"] = "mean"
     """What a part decodes to: the mean, which errs least, or a sample, which looks real."""
+    provenance: bool = True
+    """Write into the images of a part that the model made up what they show of it."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -50,13 +55,27 @@ def run(argv: Sequence[str]) -> int:
     model = load_for_file(name, file.header.model, args.given.label, args.given.scale)
     with progress_bar() as progress:
         result = model.decompress(file, sample=args.reconstruct == "sample", progress=progress)
-    write_images(result.images, paths, model.format)
+    write_images(
+        result.images,
+        paths,
+        model.format,
+        [marks(model, name, path, data, args)] * count
+        if args.provenance and not result.exact
+        else None,
+    )
     reached = f"after {result.steps} of {file.header.steps} steps, not exact"
     say(
         f"{count:,} image{'s' * (count > 1)} from {len(data):,} of {len(everything):,} bytes, "
         f"{'exact' if result.exact else reached}: {out}"
     )
     return 0
+
+
+def marks(model: Ddpm, name: str, path: str, data: bytes, args: Decompress) -> dict[str, str]:
+    """The text of an image of a part, whose details are the model's."""
+    words = ("decompress", name, path, "--bytes", str(len(data)), "--reconstruct", args.reconstruct)
+    given = shlex.split(str(args.given))
+    return Provenance.of(model, name, (*words, *given), bytes=len(data)).chunks()
 
 
 def read(path: str) -> bytes:

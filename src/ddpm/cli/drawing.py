@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +26,7 @@ class Drawing:
         eta: of ddim; None for its default.
         plan: of the chain, as the user gave it.
         seed: which images.
+        batch_size: images in one network call, which decides how it rounds.
 
     Raises:
         DdpmError: they do not go together.
@@ -37,6 +38,7 @@ class Drawing:
     eta: float | None = None
     plan: Plan = field(default_factory=Plan)
     seed: int = 0
+    batch_size: int = 64
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "plan", self._planned[1])
@@ -77,6 +79,7 @@ class Drawing:
             "sampler": self.sampler if self.eta is None else f"{self.sampler} (eta {self.eta:g})",
             "plan": asdict(self.plan),
             "precision": self.precision,
+            "batch_size": self.batch_size,
         }
         if self.model.label is not None:
             found |= {"class": self.model.label, "guidance": self.model.guidance}
@@ -96,11 +99,15 @@ class Drawing:
         if plan.variance is not None:
             words += ["--variance", plan.variance]
         if self.model.label is not None:
-            words += ["--class", self.model.label, "--guidance", self.model.guidance]
-        return tuple(map(str, [*words, "--precision", self.precision]))
+            name = self.model.class_names[self.model.label]  # a number could be another's name
+            words += [f"--class={name}", "--guidance", self.model.guidance]
+        words += ["--precision", self.precision, "--batch-size", self.batch_size]
+        return tuple(map(str, words))
 
     def provenance(self, first: int, n: int | None = None) -> Provenance:
         """Of the image of a number, or of a picture of n of them."""
         name, settings = model_name(self.name), dict(self.settings)
-        found = Provenance(settings.pop("model"), name, self.command(first, n or 1), settings)
-        return replace(found, index=first) if n is None else found
+        if n is not None:
+            settings |= {"first": first, "images": n}
+        command, index = self.command(first, n or 1), first if n is None else None
+        return Provenance(settings.pop("model"), name, command, settings, index)

@@ -55,7 +55,7 @@ def inception_cells(model: Ddpm, folder: Path, name: str) -> dict[str, Cell]:
         column: Cell(None, f"{command}{f' --reference cifar10-{split}' * like_cifar10}`")
         for column, split in ((SCORE, "train"), (FID, "train"), (FID_TEST, "test"))
     }
-    most = dict.fromkeys(cells, 0)
+    most = dict.fromkeys(cells, (0, 0))
     for path, document in results_of(model, folder):
         reference = document.get("reference") or {}
         for key, figure in (document.get("measures") or {}).items():
@@ -63,11 +63,16 @@ def inception_cells(model: Ddpm, folder: Path, name: str) -> dict[str, Cell]:
             if known is None or document.get("class") is not None:
                 continue
             column, count = SCORE, int(known[2])
+            if not isinstance(reference, dict) or not isinstance(figure, dict):
+                continue
             if known[1] == "fid":
                 split = reference.get("split") or side(str(reference.get("given")))
                 column = FID_TEST if split == "test" else FID
-            if count > most[column]:
-                most[column] = count
+            plan = document.get("plan") or {}  # of a set; the paper's chains have all steps
+            steps = plan.get("steps") or model.diffusion.num_timesteps
+            rank = (count, document.get("calls") or steps)
+            if rank > most[column]:
+                most[column] = rank
                 compared = f" to {reference.get('set')}" * (column != SCORE)
                 cells[column] = Cell(figure["value"], source=f"{key}{compared}, in {path.name}")
     return cells

@@ -30,6 +30,7 @@ from ddpm.likelihood.plan import Plan
 from ddpm.likelihood.trajectory import predicted_bpd
 from ddpm.loading import load
 from ddpm.model import Ddpm
+from ddpm.provenance import Provenance
 from ddpm.runtime import parallel
 from ddpm.runtime.atomic import to_json, write_text
 from ddpm.runtime.device import Precision
@@ -90,14 +91,16 @@ def run(argv: Sequence[str]) -> int:
     drawing = None
     if quality.kind:
         sampler = quality.sampler or "ancestral"
-        drawing = Drawing(model, name, sampler, quality.eta, args.plan, args.seed or 0)
+        size = min(batch_size, quality.samples or batch_size)
+        drawing = Drawing(model, name, sampler, quality.eta, args.plan, args.seed or 0, size)
     if args.bpd or args.codec:
+        origin = Provenance.of(model, name, ("evaluate", *argv))
         source = open_for(model, args.data, args.split)
         images = FirstImages(source, len(source) if args.images is None else args.images)
         if args.bpd:
-            evaluate_bpd(model, name, images, args, out)
+            evaluate_bpd(model, origin, images, args, out)
         if args.codec:
-            evaluate_codec(model, name, images, args, out)
+            evaluate_codec(model, origin, images, args, out)
     if drawing is not None:
         evaluate_run(model, drawing, job)
     return 0
@@ -172,7 +175,9 @@ def known(args: Evaluate, model: Ddpm) -> tuple[str, str | None, int]:
     return args.split, args.data or model.config.data.path, args.seed or 0
 
 
-def evaluate_bpd(model: Ddpm, name: str, images: ImageSource, args: Evaluate, out: Path) -> None:
+def evaluate_bpd(
+    model: Ddpm, source: Provenance, images: ImageSource, args: Evaluate, out: Path
+) -> None:
     """The bound: measured, written, printed."""
     measured = model.denoising_error is not None
     plan = args.plan.resolved(model.diffusion, measured)
@@ -186,7 +191,7 @@ def evaluate_bpd(model: Ddpm, name: str, images: ImageSource, args: Evaluate, ou
         )
     found = settings(model, images, plan, *known(args, model))
     path = result_path("bpd", found, out)
-    parallel.on_main(lambda: write_bound(bound, model, name, found, path))
+    parallel.on_main(lambda: write_bound(bound, model, source, found, path))
     Console().print(block_table(bound))
     error = f" ± {bound.standard_error:.4f} (one standard error)" if len(images) > 1 else ""
     count = f"{len(images):,} image{'s' * (len(images) > 1)}"
@@ -200,7 +205,9 @@ def evaluate_bpd(model: Ddpm, name: str, images: ImageSource, args: Evaluate, ou
     say(said, f"written to {path}.json, .csv (rate-distortion), .png")
 
 
-def evaluate_codec(model: Ddpm, name: str, images: ImageSource, args: Evaluate, out: Path) -> None:
+def evaluate_codec(
+    model: Ddpm, source: Provenance, images: ImageSource, args: Evaluate, out: Path
+) -> None:
     """Real files: made, compared, written, printed."""
     with progress_bar() as progress:
         pixels = as_tensor(images)
@@ -214,7 +221,7 @@ def evaluate_codec(model: Ddpm, name: str, images: ImageSource, args: Evaluate, 
     path = result_path("codec", found, out)
     document = {**comparison.document(), "settings": found}
     write_text(path.with_name(f"{path.name}.json"), to_json(document) + "\n")
-    text = marks(model, name, "--codec", found)
+    text = marks(source, found)
     for what, picture in comparison_pictures(comparison).items():
         save_png(picture, path.with_name(f"{path.name}-{what}.png"), text)
     for head, rows in (

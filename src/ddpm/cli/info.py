@@ -21,6 +21,12 @@ from ddpm.runs.folder import RunFolder
 from ddpm.runtime.paths import exists, user_path
 
 LONGEST = 100  # characters of a value
+DRAW = (
+    "sample",
+    "inpaint",
+    "figure",
+    "decompress",
+)  # commands whose --out is a picture or a folder of them
 
 
 def run(argv: Sequence[str]) -> int:
@@ -85,9 +91,14 @@ def about_picture(path: Path, run: str | None) -> None:
         table.add_row(escape(key), escape(shortened(value)))
     table.add_row("made by", f"ddpm {escape(found.version)}")
     Console().print(table)
-    words = [run if run is not None and w == found.name else w for w in found.command]
-    out = "FOLDER" if found.index is not None else f"FILE{path.suffix}"
-    say("to draw it again:", f"ddpm {shlex.join(words)} --out {out}", where(found, run))
+    words = list(found.command)
+    if not words:
+        return
+    place = 2 if words[0] in ("figure", "reproduce") else 1
+    if run is not None and words[place : place + 1] == [found.name]:
+        words[place] = run
+    out = f" --out {path.name if found.index is None else 'FOLDER'}" * (words[0] in DRAW)
+    say("to draw it again:", f"ddpm {shlex.join(words)}{out}", where(found, run))
 
 
 def where(found: Provenance, run: str | None) -> str:
@@ -95,7 +106,10 @@ def where(found: Provenance, run: str | None) -> str:
     name = found.name if run is None else run
     if name not in pretrained() and not exists(user_path(name)):
         return f"{name} is not here; `ddpm info PICTURE RUN` says whether RUN is that model"
-    same = fingerprint(load(name, device="cpu")) == found.model
+    try:
+        same = fingerprint(load(name, device="cpu")) == found.model
+    except DdpmError as error:
+        return f"{name} is no model here ({error})"
     return f"{name} is that model" if same else f"{name} is another model now, or was trained on"
 
 

@@ -90,7 +90,7 @@ def run(argv: Sequence[str]) -> int:
             seed=args.seed,
             plan=plan,
             repeats=args.repeats,
-            jump=jump,
+            jump=args.jump,
             batch_size=args.batch_size,
             progress=progress,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ddpm.evaluation.features import Features, FeaturesName, check_features, get
 from ddpm.evaluation.image_sets import ImageSet, SomeOf, SourceSet, open_set, picture_files
 from ddpm.evaluation.measured import BATCH, Disk, Measured, disk, measure
 from ddpm.evaluation.quality import ENOUGH, check_counts, compare, scores
+from ddpm.evaluation.statistics import DENSE
 from ddpm.evaluation.statistics_file import write_statistics
 from ddpm.model import Ddpm
 from ddpm.pretrained import pretrained
@@ -148,18 +149,22 @@ def evaluate_run(model: Ddpm, drawing: Drawing, job: Job) -> None:
     count = job.args.samples or SAMPLES[kind]
     features = get_features(kind, shape, device=model.device, inception=job.args.inception)
     default = "cifar10-train" if kind == "cifar10" else "train"
-    named, stamp = job.args.reference or default, stamp_of(drawing.settings)
+    named = job.args.reference or default
+    known = {key: value for key, value in drawing.settings.items() if key != "batch_size"}
     steps = model.chain(drawing.plan).num_timesteps
+    check_wanted_statistics(features.size, job)
     check_writable(job.out)
     warn_of_few(count)
     with progress_bar() as progress, disk() as room:
         reference = find_reference(named, kind, model, job.data, progress)
+        check_counts(kind, features.size, count, reference.images)
         real = measure_reference(reference, features, room, shape, job, progress)
-        assert real is not None
-        check_counts(kind, features.size, count, real)
-        folder = job.out / f"samples-{drawing.sampler}-{steps}-steps-seed-{job.seed}-{stamp}"
+        words = f"samples-{drawing.sampler}-{steps}-steps-seed-{job.seed}-{stamp_of(known)}"
+        folder = job.out / words
+        begun = stored_settings(folder).get("batch_size", drawing.batch_size)
+        drawing = replace(drawing, batch_size=begun)  # as the set was begun
         samples = SampleSet(folder, drawing)
-        drawn = samples.fill(range(count), job.batch_size, progress=progress)
+        drawn = samples.fill(range(count), progress=progress)
         images = picture_files([samples.path(i) for i in range(count)], folder.name, shape)
         found = measure(
             images,
@@ -170,7 +175,6 @@ def evaluate_run(model: Ddpm, drawing: Drawing, job: Job) -> None:
             progress=progress,
         )
         figures = compare(found, real, seed=job.seed, progress=progress)
-        write_wanted_statistics(found, job)
     settings = {
         **drawing.settings,
         "calls": getattr(drawing.draw, "calls_per_step", 1) * steps,
@@ -184,6 +188,7 @@ def evaluate_run(model: Ddpm, drawing: Drawing, job: Job) -> None:
     )
     name = f"{drawing.sampler}-{steps}-steps-seed-{job.seed}"
     write_figures(figures, found, real, reference, settings, name, job.out, job.seed)
+    write_wanted_statistics(found, job)
 
 
 def evaluate_set(name: str, job: Job) -> None:
@@ -202,13 +207,13 @@ def evaluate_set(name: str, job: Job) -> None:
         if job.args.samples is not None and job.args.samples != len(images):
             images = SomeOf(images, job.args.samples, job.seed)
         features = get_features(kind, images.shape, inception=job.args.inception)
+        check_wanted_statistics(features.size, job)
         named, real, reference = job.args.reference, None, None
         warn_of_few(len(images))
         if named is not None:
             reference = find_reference(named, kind, None, job.data, progress)
+            check_counts(kind, features.size, len(images), reference.images)
             real = measure_reference(reference, features, room, images.shape, job, progress)
-            assert real is not None
-            check_counts(kind, features.size, len(images), real)
         found = measure(
             images,
             features,
@@ -222,9 +227,9 @@ def evaluate_set(name: str, job: Job) -> None:
             if real is None
             else compare(found, real, seed=job.seed, progress=progress)
         )
-        write_wanted_statistics(found, job)
     words = slug(images.name)
     write_figures(figures, found, real, reference, made_by(name), words, job.out, job.seed)
+    write_wanted_statistics(found, job, CIFAR10.get(name, ""))
 
 
 def open_subject(name: str, progress: Progress) -> ImageSet:
@@ -262,6 +267,14 @@ def measure_reference(
     return reference.measured(features, room, job.batch_size, progress)
 
 
+def check_wanted_statistics(size: int, job: Job) -> None:
+    """Refuse, before the work, statistics that could not be written."""
+    wanted = job.args.write_statistics
+    if wanted is not None:
+        check(size <= DENSE, f"a covariance of {size:,} features is too large for a file")
+        check_writable(user_path(wanted).parent)
+
+
 def warn_of_few(count: int) -> None:
     """A distance of few samples is one of the estimator too."""
     if count < ENOUGH:
@@ -272,9 +285,9 @@ def warn_of_few(count: int) -> None:
         )
 
 
-def write_wanted_statistics(found: Measured, job: Job) -> None:
+def write_wanted_statistics(found: Measured, job: Job, split: str = "") -> None:
     """The file that the user asked for."""
     if job.args.write_statistics is not None:
         path = user_path(job.args.write_statistics)
-        write_statistics(path, found)
+        write_statistics(path, found, split=split)
         say(f"statistics of {found.count:,} images of {found.name} in {path}")

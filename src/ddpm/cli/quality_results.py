@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ddpm import __version__
@@ -82,7 +83,7 @@ def counted(count: int | None) -> str:
 def table(figures: list[Figure], title: str) -> Table:
     """The figures for the terminal."""
     columns = ["measure", "samples"] + ["real images"] * any(f.real is not None for f in figures)
-    found = Table(*columns, title=title)
+    found = Table(*columns, title=escape(title))
     for figure in figures:
         spread = "" if figure.std is None else f" (std {figure.std:.2g})"
         row = [figure.name, f"{figure.value:.4g}{spread}"]

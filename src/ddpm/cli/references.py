@@ -26,6 +26,7 @@ CIFAR10: dict[str, Split] = {"cifar10-train": "train", "cifar10-test": "test"}
 OWN: dict[str, Split] = {"train": "train", "test": "test"}
 # Mean grey levels of CIFAR-10's training images; those of its test images differ by 1 or less.
 CIFAR10_MEANS, NEAR = (125.307, 122.950, 113.865), 2.5
+TRAINING = 50_000  # images of its training split
 LOOKED_AT = 5000  # images whose mean is taken
 
 
@@ -107,9 +108,8 @@ def cifar10_images(split: Split, model: Ddpm | None = None, data: str | None = N
     """
     if model is not None and model.format.shape == (3, 32, 32):
         with contextlib.suppress(DdpmError):  # its images are elsewhere now
-            source = open_for(model, data, split)
-            if looks_like_cifar10(source):
-                return source
+            if is_whole_cifar10(model, data):
+                return open_for(model, data, split)
     path = os.environ.get(VARIABLE)
     if not path:
         raise DdpmError(
@@ -122,6 +122,15 @@ def cifar10_images(split: Split, model: Ddpm | None = None, data: str | None = N
         f"the images of {path} ({VARIABLE}) are not CIFAR-10's: their mean colours are others",
     )
     return source
+
+
+def is_whole_cifar10(model: Ddpm, data: str | None) -> bool:
+    """Whether a model's images are all of CIFAR-10: no folder of some, of which a share is held
+    out, has the name of its splits."""
+    if model.config.data.hold_out:
+        return False
+    source = open_for(model, data, "train")
+    return len(source) == TRAINING and looks_like_cifar10(source)
 
 
 def looks_like_cifar10(source: ImageSource) -> bool:

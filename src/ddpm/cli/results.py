@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from dataclasses import asdict
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,15 @@ def result_path(what: str, found: dict[str, Any], out: Path) -> Path:
     return out / "-".join([*words, stamp])
 
 
-def marks(model: Ddpm, name: str, option: str, found: dict[str, Any]) -> dict[str, str]:
+def marks(source: Provenance, found: dict[str, Any]) -> dict[str, str]:
     """The text of a picture of a result; where the images lie is nobody's business."""
     told = {key: value for key, value in found.items() if key not in ("path", "weights")}
-    return Provenance.of(model, name, ("evaluate", name, option), **told).chunks()
+    return replace(source, settings=json.loads(to_json(told))).chunks()
 
 
-def write_bound(bound: Bound, model: Ddpm, name: str, found: dict[str, Any], path: Path) -> None:
+def write_bound(
+    bound: Bound, model: Ddpm, source: Provenance, found: dict[str, Any], path: Path
+) -> None:
     """A result with all its terms, the rate-distortion curve, and its picture."""
     document = {
         "bits_per_dim": bound.mean,
@@ -82,5 +85,5 @@ def write_bound(bound: Bound, model: Ddpm, name: str, found: dict[str, Any], pat
             rows.writerows(zip(*(column.tolist() for column in curve.values()), strict=True))
 
     atomically(path.with_name(f"{path.name}.csv"), write_curve)
-    text = marks(model, name, "--bpd", found)
+    text = marks(source, found)
     save_png(rate_distortion_plot(bound), path.with_name(f"{path.name}.png"), text)

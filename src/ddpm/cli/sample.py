@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -16,12 +18,12 @@ from ddpm.cli.parse import parse, positional, say
 from ddpm.cli.progress import progress_bar
 from ddpm.cli.sample_set import SampleSet, stored_settings
 from ddpm.data.exact_files import save_png
+from ddpm.data.listing import KINDS, UNREAD
 from ddpm.errors import check
 from ddpm.figures.grid import image_grid
 from ddpm.figures.progressive import ProgressiveRecorder, progressive_strip
 from ddpm.likelihood.plan import Plan
 from ddpm.loading import load
-from ddpm.provenance import read_provenance
 from ddpm.runtime import parallel
 from ddpm.runtime.atomic import check_writable
 from ddpm.runtime.device import Precision
@@ -30,6 +32,10 @@ from ddpm.runtime.progress import Progress
 from ddpm.sampling import get_sampler
 
 STRIP = 8  # images of a progressive strip
+BATCH = 64  # images at a time
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+
+log = logging.getLogger("ddpm")
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,8 @@ class Sample:
     """Which images; the i-th of a seed is the same whatever -n and --batch-size."""
     first: int = 0
     """The number of the first image."""
-    batch_size: int = 64
-    """Images at a time."""
+    batch_size: int | None = None
+    """Images at a time: 64 by default, or as many as a set was begun with."""
     precision: Precision | None = None
     """Of the network: fp32 or bf16; what it was trained in by default, and what a set was begun
     in."""
@@ -69,24 +75,28 @@ def run(argv: Sequence[str]) -> int:
     args = parse(Sample, rest, f"sample {name or 'RUN'}")
     check_arguments(args)
     out = free_name(Path("samples.png")) if args.out is None else user_path(args.out)
+    kind = out.suffix.lower()
     check(
-        out.suffix in (".png", ".npz", ""),
+        out.is_dir() or kind in (".png", ".npz") or kind not in {*KINDS.split(), *UNREAD.split()},
         f"--out must end in .png or .npz or be a folder, got {out}",
     )
     strip = out.with_name(f"{out.stem}-progressive.png")
-    for path in [out] * (out.suffix == ".png") + [strip] * args.progressive:
+    for path in [out] * (kind == ".png") + [strip] * args.progressive:
         check(
             not exists(path),
             f"{path} is there already and is not overwritten; choose another --out",
         )
-    folder = out.with_name(f"{out.name}.parts") if out.suffix == ".npz" else out
-    model = args.given.to(load(name, precision=args.precision or begun_in(folder)))
-    drawing = Drawing(model, name, args.sampler, args.eta, args.plan, args.seed)
+    folder = out.with_name(f"{out.name}.parts") if kind == ".npz" else out
+    begun = stored_settings(folder)
+    precision = next((known for known in PRECISIONS if known == begun.get("precision")), None)
+    model = args.given.to(load(name, precision=args.precision or precision))
+    size = batch_size(args, begun)
+    drawing = Drawing(model, name, args.sampler, args.eta, args.plan, args.seed, size)
     steps = model.chain(drawing.plan).num_timesteps
     recorder = ProgressiveRecorder(min(args.n, STRIP), model.format, steps)
     callback = recorder if args.progressive else None
     with progress_bar() as progress:
-        if out.suffix == ".png":
+        if kind == ".png":
             parallel.on_main(lambda: check_writable(out.parent))
             drawn = draw_grid(out, drawing, args, callback, progress)
         else:
@@ -95,7 +105,9 @@ def run(argv: Sequence[str]) -> int:
     say(f"{args.n} images in {out}{known}: {drawing}")
     if args.progressive:
         frames = recorder.frames()
-        text = drawing.provenance(args.first, len(frames)).chunks() if args.provenance else None
+        origin = drawing.provenance(args.first, args.n)
+        origin = replace(origin, command=(*origin.command, "--progressive"))
+        text = origin.chunks() if args.provenance else None
         parallel.on_main(lambda: save_png(progressive_strip(frames, model.format), strip, text))
         say(f"their progressive generation in {strip}")
     return 0
@@ -106,14 +118,20 @@ def check_arguments(args: Sample) -> None:
     check(args.n >= 1, f"-n must be at least 1, got {args.n}")
     check(args.seed >= 0, f"--seed must be at least 0, got {args.seed}")
     check(args.first >= 0, f"--first must be at least 0, got {args.first}")
-    check(args.batch_size >= 1, f"--batch-size must be at least 1, got {args.batch_size}")
+    size = args.batch_size
+    check(size is None or size >= 1, f"--batch-size must be at least 1, got {size}")
     get_sampler(args.sampler, args.eta)
 
 
-def begun_in(folder: Path) -> Precision | None:
-    """The precision that a set of samples was begun in, if there is one."""
-    found = stored_settings(folder).get("precision")
-    return next((known for known in ("fp32", "bf16") if known == found), None)
+def batch_size(args: Sample, begun: dict[str, Any]) -> int:
+    """Images at a time: a set keeps the number that it was begun with, since images are rounded
+    otherwise at another one."""
+    kept = begun.get("batch_size")
+    if isinstance(kept, int) and kept >= 1:
+        if args.batch_size not in (None, kept):
+            log.info("the set was begun with %d images at a time, and is gone on with so", kept)
+        return kept
+    return args.batch_size or min(BATCH, args.n)
 
 
 def free_name(path: Path) -> Path:
@@ -136,7 +154,7 @@ def draw_grid(
         first=args.first,
         sampler=drawing.draw,
         plan=drawing.plan,
-        batch_size=args.batch_size,
+        batch_size=drawing.batch_size,
         callback=callback,
         progress=progress,
     )
@@ -157,14 +175,18 @@ def fill(
     """Draw what a set lacks; how many images that were."""
     numbers = range(args.first, args.first + args.n)
     packed = folder != out
-    if packed and exists(out):
-        wanted = drawing.provenance(args.first, args.n) if args.provenance else None
-        same = wanted is not None and read_provenance(out) == wanted
-        check(same, f"{out} is there already and is not overwritten; choose another --out")
-        return 0
     samples = SampleSet(folder, drawing, args.provenance, arrays=packed)
+    if packed and exists(out):
+        same = args.provenance and samples.is_packed(numbers, out)
+        check(same, f"{out} is there already and is not overwritten; choose another --out")
+        check(
+            callback is None,
+            f"{out} is finished, and no strip can be drawn of it; leave --progressive out",
+        )
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed behind its end
+        return 0
     try:
-        drawn = samples.fill(numbers, args.batch_size, callback, progress)
+        drawn = samples.fill(numbers, callback, progress)
     except KeyboardInterrupt:
         say(f"the images that are finished are in {folder}; the same command goes on with it")
         raise

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ddpm import __version__
 from ddpm.cli.drawing import Drawing
@@ -34,11 +35,8 @@ from ddpm.runtime.progress import Progress
 from ddpm.sampling import Callback
 
 SETTINGS = "samples.json"
-PNG_BEGIN, PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
-IMAGE = r"\d{6,}\.(png|npy)"
-OURS = re.compile(  # the images, and what a process leaves for a moment
-    rf"{IMAGE}|samples\.json|\.writable|\.({IMAGE}|samples\.json|\.writable)\.\d+\.partial|\.\d+@.*\.working"
-)
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+OURS = re.compile(r"\d{6,}\.(png|npy)|samples\.json")
 
 
 @dataclass
@@ -65,7 +63,6 @@ class SampleSet:
     def fill(
         self,
         numbers: range,
-        batch_size: int = 64,
         callback: Callback | None = None,
         progress: Progress | None = None,
     ) -> int:
@@ -73,7 +70,6 @@ class SampleSet:
 
         Args:
             numbers: of the images.
-            batch_size: images at a time; that many are held in memory.
             callback: sees every step, for which none of the images may be there.
             progress: counts network calls.
 
@@ -81,23 +77,24 @@ class SampleSet:
             DdpmError: there is something else in the folder, or images that were made otherwise.
         """
         missing, key = self.missing(numbers)
+        drawing = self.drawing
+        size = drawing.batch_size
         check(
             callback is None or len(missing) == len(numbers),
             f"{self.folder} holds some of the images already, of which no strip can be drawn; "
             "leave --progressive out",
         )
         if key:  # others are at work here, who begin elsewhere
-            blocks = [missing[i : i + batch_size] for i in range(0, len(missing), batch_size)]
+            blocks = [missing[i : i + size] for i in range(0, len(missing), size)]
             random.Random(key).shuffle(blocks)
             missing = [number for block in blocks for number in block]
-        drawing = self.drawing
         with self.at_work(), parallel.agreement():
             for index, images in drawing.model.draw(
                 missing,
                 drawing.draw,
                 drawing.plan,
                 seed=drawing.seed,
-                batch_size=batch_size,
+                batch_size=size,
                 needed=lambda number: not self.path(number).exists(),
                 callback=callback,
                 progress=progress,
@@ -127,7 +124,7 @@ class SampleSet:
         facts = torch.zeros(len(numbers) + 1, dtype=torch.long)
         with parallel.agreement():
             if parallel.is_main():
-                others = self._prepare()
+                others = self._prepare(numbers)
                 lacking = [i for i in numbers if not self._is_there(i)]
                 for number in lacking:  # cut off when the machine lost its power, say
                     self.path(number).unlink(missing_ok=True)
@@ -136,22 +133,30 @@ class SampleSet:
         parallel.all_reduce_sum(facts)
         return [i for i, lacks in zip(numbers, facts[:-1], strict=True) if lacks], int(facts[-1])
 
-    def _prepare(self) -> bool:
+    def _prepare(self, numbers: range) -> bool:
         """Refuse a folder of anything else; whether other processes are at work in it."""
         wanted = {**self.drawing.settings, "provenance": self.marked}
         _check(self.folder, wanted)
+        if self.arrays:
+            ours = {self.path(i).name for i in numbers}
+            more = sum(path.name not in ours for path in self.folder.glob("*.npy"))
+            check(
+                more == 0,
+                f"{self.folder} holds {more:,} images of a larger set, which would be lost; ask "
+                "for all of them, or choose another --out",
+            )
         check_writable(self.folder)
-        for path in self.folder.glob(".*.partial"):
-            if not is_alive(int(path.name.split(".")[-2])):  # of a process that was killed
-                path.unlink(missing_ok=True)
         host = socket.gethostname()
         for path in self.folder.glob(f".*@{host}.working"):
             if not is_alive(int(path.name[1:].split("@")[0])):
                 path.unlink(missing_ok=True)
+        others = list(self.folder.glob(".*.working"))
+        if all(sign.match(f"*@{host}.working") for sign in others):
+            remove_partials(self.folder, ".*.partial")  # else they may be another machine's
         if not (self.folder / SETTINGS).exists():
             about = {**wanted, "ddpm": __version__, "name": self.drawing.provenance(0).name}
             write_text(self.folder / SETTINGS, to_json({**about, "synthetic": True}, 1) + "\n")
-        return any(self.folder.glob(".*.working"))
+        return bool(others)
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
@@ -170,34 +175,47 @@ class SampleSet:
             DdpmError: it is another one.
         """
         path = self.path(number)
+        channels, height, width = self.drawing.model.format.shape
+        if not path.exists():
+            return False
         try:
             if self.arrays:
-                channels, height, width = self.drawing.model.format.shape
                 return np.load(path).shape == (height, width, channels)
-            data = path.read_bytes()
-        except (FileNotFoundError, ValueError, EOFError):
+            with Image.open(path) as picture:
+                picture.load()  # which fails if it is cut off, but for its last bytes
+            if not path.read_bytes().endswith(PNG_END):
+                return False
+        except (OSError, ValueError, EOFError, SyntaxError):
             return False
-        if not (data.startswith(PNG_BEGIN) and data.endswith(PNG_END)):
-            return False
-        if self.marked:
-            wanted, found = self.drawing.provenance(number), read_provenance(path)
-            same = found is not None and (found.model, found.settings, found.index) == (
-                wanted.model,
-                wanted.settings,
-                wanted.index,
-            )
-            check(same, f"{path} is not the image of that number; choose an empty folder")
+        found = read_provenance(path)
+        same = found is not None and found.same_images(self.drawing.provenance(number))
+        check(
+            same or not self.marked,
+            f"{path} is not the image of that number; choose an empty folder",
+        )
         return True
 
     def pack(self, numbers: range, out: Path) -> None:
         """Make one .npz of the images, `arr_0` [n, h, w, c] of uint8, and remove the folder."""
         provenance = self.drawing.provenance(numbers.start, len(numbers)) if self.marked else None
+        remove_partials(out.parent, f".{out.name}.*.partial")
         try:
             atomically(out, lambda beside: self._pack(beside, numbers, provenance))
         except DdpmError:  # because another process has packed and removed them, perhaps
-            if not out.exists():
+            if not self.is_packed(numbers, out):
                 raise
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def is_packed(self, numbers: range, out: Path) -> bool:
+        """Whether an .npz that is there holds just these images."""
+        with contextlib.suppress(DdpmError, OSError, ValueError):  # a foreign file
+            if self.marked:
+                found = read_provenance(out)
+                wanted = self.drawing.provenance(numbers.start, len(numbers))
+                return found is not None and found.same_images(wanted)
+            with np.load(out) as arrays:
+                return "arr_0" in arrays.files and len(arrays["arr_0"]) == len(numbers)
+        return False
 
     def _pack(self, beside: Path, numbers: range, provenance: Provenance | None) -> None:
         """Image by image, so that they need no memory."""
@@ -212,6 +230,13 @@ class SampleSet:
             if provenance is not None:
                 with archive.open(_member(ARRAY), "w") as member:
                     np.lib.format.write_array(member, np.array(provenance.document()))
+
+
+def remove_partials(folder: Path, pattern: str) -> None:
+    """Half-written files of processes of this machine that were killed."""
+    for path in folder.glob(pattern):
+        if not is_alive(int(path.name.split(".")[-2])):
+            path.unlink(missing_ok=True)
 
 
 def _member(name: str) -> zipfile.ZipInfo:
@@ -247,7 +272,7 @@ def _check(folder: Path, wanted: dict[str, Any]) -> None:
         return
     check(folder.is_dir(), f"{folder} is there already and is no folder; choose another --out")
     names = sorted(path.name for path in folder.iterdir())
-    others = [name for name in names if not OURS.fullmatch(name)]
+    others = [name for name in names if not OURS.fullmatch(name) and not name.startswith(".")]
     check(
         not others,
         f"{folder} holds {', '.join(others[:3])}, which no sampling made; choose an empty folder",

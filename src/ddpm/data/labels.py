@@ -143,9 +143,10 @@ def find_class(label: int | str, names: tuple[str, ...]) -> int:
     """
     found: int | None = None
     if isinstance(label, str):
-        label = unicodedata.normalize("NFC", label)  # as names are read from folders
-        if label in names:
-            return names.index(label)
+        label = unicodedata.normalize("NFC", label)
+        plain = [unicodedata.normalize("NFC", name) for name in names]
+        if label in plain:
+            return plain.index(label)
         if re.fullmatch("[0-9]+", label):
             found = int(label)
     elif isinstance(label, int | np.integer) and not isinstance(label, bool):

@@ -55,11 +55,15 @@ class ArrayFile:
         self.path, self.name = path, path.name
         headers = self._headers()
         found = {header.name: header for header in headers if header.is_images}
-        seen = ", ".join(f"{h.name} ({h.dtype} {list(h.shape)})" for h in headers) or "nothing"
+        seen = [
+            f"{h.name} ({h.dtype} {list(h.shape)}{', in Fortran order' * h.fortran})"
+            for h in headers
+        ]
         check(
             bool(found),
-            f"{path} holds no images but {seen}; images are uint8 arrays [n, height, width, "
-            "channels] of grey levels 0..255",
+            f"{path} holds no images but {', '.join(seen) or 'nothing'}; images are uint8 "
+            "arrays [n, height, width, channels] (1 or 3 of them) of grey levels 0..255, in C "
+            "order (np.ascontiguousarray)",
         )
         named = [name for name in USUAL if name in found] or list(found)
         check(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,14 +46,14 @@ class Figure:
         return {key: value for key, value in known.items() if value is not None} | self.details
 
 
-def check_counts(features: str, size: int, samples: int, reference: Measured) -> None:
+def check_counts(features: str, size: int, samples: int, reference: Sized | None) -> None:
     """Refuse, before samples are drawn, what `compare` would.
 
     Args:
         features: their name.
         size: numbers of a vector.
         samples: how many there will be.
-        reference: to compare them with.
+        reference: the images to compare them with; None where statistics are.
 
     Raises:
         DdpmError: too few images, or too many of too many features.
@@ -60,10 +61,11 @@ def check_counts(features: str, size: int, samples: int, reference: Measured) ->
     check(samples >= 2, f"a distance needs at least 2 samples, got {samples}")
     if size > DENSE:
         check(
-            reference.vectors is not None,
+            reference is not None,
             f"the {features} of such images are {size:,} numbers, too many for statistics",
         )
-        check_frechet(samples, len(() if reference.vectors is None else reference.vectors), size)
+        assert reference is not None
+        check_frechet(samples, len(reference), size)
 
 
 def compare(

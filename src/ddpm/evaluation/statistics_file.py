@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from ddpm import __version__
 from ddpm.errors import DdpmError, check
+from ddpm.evaluation.frechet import Gaussian
 from ddpm.evaluation.measured import Measured
 from ddpm.evaluation.score import ClassifierScore
 from ddpm.evaluation.statistics import Statistics
@@ -114,11 +115,15 @@ def read_statistics(path: Path, features: str, size: int) -> Measured:
         float(abs(sigma - sigma.T).max()) <= ASYMMETRY * float(abs(sigma).max()),
         f"the sigma of {path} is no covariance: it is not symmetric",
     )
+    try:
+        Gaussian.of_statistics(Statistics(mu, sigma))
+    except DdpmError as error:
+        raise DdpmError(f"the sigma of {path} is no covariance: {error}") from error
     vectors = None
     if "vectors" in arrays:
         vectors = _numbers(path, "vectors", arrays["vectors"]).astype(np.float32)
         check(
-            vectors.ndim == 2 and vectors.shape[1] == size,
+            vectors.ndim == 2 and len(vectors) >= 2 and vectors.shape[1] == size,
             f"{path} is damaged: its vectors have shape {list(vectors.shape)}",
         )
     if not about:
@@ -154,7 +159,11 @@ def _about(arrays: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(str(arrays["about"]))
-        _score(found)
+        score = _score(found)
+        numbers = [] if score is None else [n for n in asdict(score).values() if n is not None]
+        check(all(type(n) in (int, float) for n in numbers), "a score that is no number")
+        words = [found.get(key) for key in ("features", "set", "split")]
+        check(all(isinstance(word, str | None) for word in words), "names that are no words")
         count = found.get("count")
         check(count is None or (type(count) is int and count >= 2), f"a count of {count!r}")
     except (ValueError, TypeError, KeyError, AttributeError) as error:

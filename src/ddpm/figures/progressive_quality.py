@@ -1,4 +1,8 @@
-"""Quality of the predicted x_0 while samples are drawn (appendix, Figure 10)."""
+"""Quality of the predicted x_0 while samples are drawn (appendix, Figure 10).
+
+The paper shows Inception score and FID. Here they are a Frechet distance of the features that fit,
+and the score of their classifier where they have one.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +18,33 @@ from ddpm.data.images import Indexed
 from ddpm.data.inputs import ImageLike
 from ddpm.data.open import Split
 from ddpm.errors import whole_number
-from ddpm.evaluation import check_frechet, frechet_distance
+from ddpm.evaluation import check_frechet, classifier_score, frechet_distance
 from ddpm.evaluation.features import FeaturesName
 from ddpm.figures.figure import Drawn, SampledFigure
 from ddpm.figures.grid import to_picture
 from ddpm.figures.progressive import ProgressiveRecorder
-from ddpm.figures.spaces import SPACES, embedding, fitting_features
+from ddpm.figures.spaces import SPACES, extractor, fitting_features
 from ddpm.model import Ddpm
 from ddpm.runtime.progress import Counter, Progress
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Frechet distances to one set of images, each of a set as large.
+    """Frechet distances to one set of images and classifier scores, each of a set as large.
 
     Args:
         steps: [m], reverse steps behind each moment; see `RateDistortion`.
         distances: [m], of the x_0 predicted then.
         real: of as many other images.
+        scores: [m], of the x_0 predicted then; empty for features without a classifier.
+        real_score: of as many other images.
     """
 
     steps: list[int]
     distances: list[float]
     real: float
+    scores: list[float]
+    real_score: float | None
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class ProgressiveQuality(SampledFigure):
         name = fitting_features(model, self.features)
         if name == "pixels":
             check_frechet(self.n, self.n, math.prod(model.format.shape))
-        embedding(model, name)  # a missing file is told before anything is drawn
+        extractor(model, name)  # a missing file is told before anything is drawn
         super().check(model)
 
     def quality(
@@ -77,35 +85,45 @@ class ProgressiveQuality(SampledFigure):
         recorder = ProgressiveRecorder(self.n, model.format, len(visited), self.columns)
         model.sample(self.n, **self.how, callback=recorder, progress=progress)
         frames = recorder.frames()
-        embed = embedding(model, fitting_features(model, self.features))
+        extract = extractor(model, fitting_features(model, self.features))
         counter = Counter(progress, frames.shape[1] + 1, "measuring distances")
-        reference = embed(images[: self.n])
-        found = []
+        reference, found, scores = extract(images[: self.n]).vectors, [], []
         for column in [*frames.unbind(dim=1), images[self.n :]]:
-            found.append(frechet_distance(embed(column), reference))
+            seen = extract(column)
+            found.append(frechet_distance(seen.vectors, reference))
+            if seen.probabilities is not None:
+                scores.append(classifier_score(seen.probabilities).whole)
             counter.advance()
         steps = [total - visited[moment] for moment in recorder.moments]
-        return Quality(steps, found[:-1], found[-1])
+        real_score = scores.pop() if scores else None
+        return Quality(steps, found[:-1], found[-1], scores, real_score)
 
     def draw(
         self, model: Ddpm, images: ImageLike | Indexed = None, *, progress: Progress | None = None
     ) -> Drawn:
-        """One curve, and a line for real images."""
+        """A curve for each measure, and a line for real images."""
         self.check(model)
         chosen = self.first_images(model, images)
         what = SPACES[fitting_features(model, self.features)]
         found = self.quality(model, chosen, progress)
-        figure = Plot(figsize=(7, 4), layout="constrained")
-        axes = figure.add_subplot()
-        axes.plot(found.steps, found.distances, marker="o", label=f"predicted x_0, {self.n:,}")
-        axes.axhline(found.real, color="C1", linestyle=":", label=f"other images, {self.n:,}")
-        axes.set(xlabel="reverse process steps, T - t", ylabel=f"Frechet distance\n({what})")
-        axes.set(yscale="log")
-        axes.grid(alpha=0.3, which="both")
-        axes.legend()
-        return Drawn(
-            to_picture(figure),
+        curves = [(f"Frechet distance\n({what})", "log", found.distances, found.real)]
+        said = (
             f"Frechet distance ({what}) of the predicted x_0 of {self.n:,} samples to as many "
             f"images: {found.distances[0]:.4g} at first, {found.distances[-1]:.4g} at the end; "
-            f"of as many other images {found.real:.4g}",
+            f"of as many other images {found.real:.4g}"
         )
+        if found.real_score is not None:
+            curves.append(("classifier score", "linear", found.scores, found.real_score))
+            said += (
+                f"; classifier score {found.scores[0]:.4g} at first, {found.scores[-1]:.4g} at the "
+                f"end, of other images {found.real_score:.4g}"
+            )
+        figure = Plot(figsize=(1 + 5.5 * len(curves), 4), layout="constrained")
+        panels = figure.subplots(1, len(curves), squeeze=False)[0]
+        for axes, (label, scale, values, real) in zip(panels, curves, strict=True):
+            axes.plot(found.steps, values, marker="o", label=f"predicted x_0, {self.n:,}")
+            axes.axhline(real, color="C1", linestyle=":", label=f"other images, {self.n:,}")
+            axes.set(xlabel="reverse process steps, T - t", ylabel=label, yscale=scale)
+            axes.grid(alpha=0.3, which="both")
+            axes.legend()
+        return Drawn(to_picture(figure), said)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ddpm.evaluation.features import FeaturesName, check_features, get_features
+from ddpm.evaluation.features import Extracted, FeaturesName, check_features, get_features
 from ddpm.model import Ddpm
 
 BATCH = 256  # images in one call of a network
@@ -19,6 +19,7 @@ SPACES: dict[FeaturesName, str] = {
     "inception": "features of Inception",
 }
 Embedding = Callable[[UInt8[Tensor, "n c h w"]], Float[np.ndarray, "n d"]]
+Extractor = Callable[[UInt8[Tensor, "n c h w"]], Extracted]
 
 
 def fitting_features(model: Ddpm, asked: FeaturesName | None) -> FeaturesName:
@@ -33,16 +34,25 @@ def fitting_features(model: Ddpm, asked: FeaturesName | None) -> FeaturesName:
     return asked
 
 
-def embedding(model: Ddpm, name: FeaturesName) -> Embedding:
-    """A function from a model's images to their features.
+def extractor(model: Ddpm, name: FeaturesName) -> Extractor:
+    """A function from a model's images to their features, and classes where there are some.
 
     Raises:
         DdpmError: the file of a network is missing.
     """
     features, levels = get_features(name, model.format.shape, device=model.device), model.format
 
-    def embed(images: UInt8[Tensor, "n c h w"]) -> Float[np.ndarray, "n d"]:
+    def extract(images: UInt8[Tensor, "n c h w"]) -> Extracted:
         parts = (torch.from_numpy(levels.to_bytes(p.cpu().numpy())) for p in images.split(BATCH))
-        return np.concatenate([features(part).vectors for part in parts])
+        found = [features(part) for part in parts]
+        known = [part.probabilities for part in found if part.probabilities is not None]
+        vectors = np.concatenate([part.vectors for part in found])
+        return Extracted(vectors, np.concatenate(known) if known else None)
 
-    return embed
+    return extract
+
+
+def embedding(model: Ddpm, name: FeaturesName) -> Embedding:
+    """The features alone; see `extractor`."""
+    extract = extractor(model, name)
+    return lambda images: extract(images).vectors

@@ -61,7 +61,7 @@ def interpolate(
     t, draw = check_level(model, t), get_sampler(sampler)
     if isinstance(draw, Ddim) and draw.eta == 0 and t > 0:
         both = invert(model, torch.cat([first, second]), t, plan=plan, progress=progress)
-        mix, (x, y) = arc, both.split(max(len(first), 1))
+        mix, x, y = arc, both[: len(first)], both[len(first) :]
     else:  # noise of its own for each image of a pair, however many pairs there are
         mix, numbers = straight, range(2 * len(first))
         x = diffuse(model, first, t, seed=seed, numbers=numbers[::2])

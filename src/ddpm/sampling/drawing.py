@@ -34,7 +34,9 @@ def draw_batches(
         noise_of: gives the noise of images by their numbers, a long vector.
         numbers: which images.
         batch_size: images at a time.
-        needed: asked of each number just before it is drawn.
+        needed: asked of each number just before it is drawn. Every batch is then filled up to
+            `batch_size` with images that are not given back: kernels round otherwise at other
+            sizes, and a set that is gone on with must come out the same.
         callback: sees every step of every batch.
         progress: counts network calls.
 
@@ -57,12 +59,15 @@ def draw_batches(
         if not len(index):
             counter.advance(calls)
             continue
+        count = len(index)
+        if needed is not None:
+            index = torch.cat([index, index[-1:].expand(batch_size - count)])
         noise = noise_of(index)
         start = noise(chain.num_timesteps)
         shown = None if callback is None else _numbered(callback, int(index[0]) - numbers[0])
         with torch.inference_mode():
             x = sampler(chain, denoiser, start, noise, callback=shown)
-        yield index, x
+        yield index[:count], x[:count]
 
 
 def _numbered(callback: Callback, first: int) -> Callback:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -269,7 +269,8 @@ def draw_samples(state: TrainingState, run: RunFolder) -> None:
         images = model.sample(GRID, sampler="ddim", plan=plan)
     grid = image_grid(images, model.format, GRID // classes if classes else None)
     path = run.sample_grid(state.step)
-    text = Provenance.of(model, str(run.path), ("train",), step=state.step).chunks()
+    how = {"sampler": "ddim", "plan": asdict(plan), "seed": 0, "step": state.step}
+    text = Provenance.of(model, str(run.path), (), **how).chunks()
     parallel.on_main(lambda: save_png(grid, path, text))
 
 
