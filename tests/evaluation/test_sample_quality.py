@@ -317,3 +317,66 @@ def test_another_set_under_the_name_of_cifar10_is_refused(capsys, monkeypatch, t
 def test_several_processes_are_told_how_to_draw_instead(capsys, monkeypatch):
     monkeypatch.setattr("ddpm.runtime.parallel.size", lambda: 2)
     refused(["evaluate", "run", *PIXELS], capsys, "torchrun", "one")
+
+
+def test_a_part_of_cifar10_has_not_the_name_of_its_splits(tmp_path, monkeypatch):
+    """The run's own images have its colours, but are thirty."""
+    monkeypatch.setenv("DDPM_CIFAR10", "a.npz")
+    options = ["--features", "pixels", "--samples", 5, "--data", "own"]
+    found = evaluate(tmp_path, "run", *options, "--reference", "cifar10-train")
+    assert found["reference"]["count"] == 120
+
+
+def test_statistics_say_their_split(tmp_path, monkeypatch):
+    monkeypatch.setenv("DDPM_CIFAR10", "own")
+    for split in ("train", "test"):
+        file = tmp_path / f"{split}.npz"
+        words = ["evaluate", f"cifar10-{split}", "--features", "pixels", "--write-statistics", file]
+        assert main([*map(str, words), "--out", str(tmp_path)]) == 0
+        with np.load(file) as arrays:
+            assert json.loads(str(arrays["about"]))["split"] == split
+
+
+@pytest.mark.parametrize("where", ["/proc/no/x.npz", "a.npz/y.npz"])
+def test_statistics_that_cannot_be_written_are_told_before_the_work(where, capsys, monkeypatch):
+    monkeypatch.setattr(UNet, "forward", lambda *_, **__: pytest.fail("drawn in vain"))
+    words = ["evaluate", "run", "--features", "pixels", "--samples", "5", "--data", "own"]
+    refused([*words, "--write-statistics", where], capsys, "cannot write")
+
+
+def test_data_without_effect_are_refused(capsys, tmp_path):
+    words = ["evaluate", "run", "--features", "cifar10", "--samples", "5", "--out", tmp_path]
+    refused([*words, "--data", "own"], capsys, "--data")
+
+
+def test_too_few_images_for_precision_and_recall_are_told(tmp_path, caplog):
+    found = evaluate(tmp_path, "run", "--features", "pixels", "--samples", 3, "--data", "own")
+    assert "precision and recall need at least 4" in caplog.text
+    assert not any("precision" in name for name in found["measures"])
+
+
+def test_a_reference_of_few_images_is_told(tmp_path, caplog):
+    evaluate(tmp_path, "a.npz", "--features", "pixels", "--reference", "b.npz")
+    assert "the reference has 110 images" in caplog.text
+
+
+def test_more_pixels_than_a_covariance_has_room_for_are_compared_with_some(
+    tmp_path, caplog, monkeypatch
+):
+    for module in ("cli.quality", "evaluation.quality", "evaluation.measured"):
+        monkeypatch.setattr(f"ddpm.{module}.DENSE", 100)
+    monkeypatch.setattr("ddpm.cli.quality.LIMIT", 100)
+    monkeypatch.setattr("ddpm.evaluation.frechet.LIMIT", 100)
+    found = evaluate(
+        tmp_path, "b.npz", "--samples", 90, "--features", "pixels", "--reference", "a.npz"
+    )
+    assert found["reference"]["count"] == 100
+    assert "seeded choice of 100" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["set[/b]", "ref[final]", "x[red]y"])
+def test_names_with_brackets_are_names(name, tmp_path, capsys, place):
+    path = tmp_path / f"{name.replace('/', '')}.npz"
+    np.savez(path, pictures(12))
+    evaluate(tmp_path / "out", "a.npz", "--features", "pixels", "--reference", path)
+    assert path.name in "".join(capsys.readouterr().out.split())

@@ -475,3 +475,28 @@ def test_a_mistake_is_a_sentence_and_leaves_nothing(run, name, capsys, monkeypat
     before = everything_below(run.parent)
     refused([run.name if part == "RUN" else part for part in argv], capsys, words)
     assert everything_below(run.parent) == before
+
+
+def test_of_equal_counts_the_fid_of_most_calls_is_shown(tmp_path):
+    """The paper's samples take all steps."""
+    file = tmp_path / "m.safetensors"
+    homeless(file)
+    folder = tmp_path / "evaluation"
+    folder.mkdir()
+    for calls, value in ((10, 50.0), (1000, 5.0)):
+        document = {
+            "measures": {"fid_50000": {"value": value}},
+            "reference": {"given": "cifar10-train", "set": "CIFAR-10", "split": "train"},
+            "model": fingerprint(load(file)),
+            "calls": calls,
+        }
+        (folder / f"{calls}-steps.json").write_text(json.dumps(document), encoding="utf-8")
+    for odd in ({"reference": "x"}, {"reference": {}, "measures": {"fid_60000": 3.0}}):
+        document = {
+            "measures": {"fid_60000": {"value": 1.0}},
+            "model": fingerprint(load(file)),
+            **odd,
+        }
+        (folder / "odd.json").write_text(json.dumps(document), encoding="utf-8")
+        assert main(["reproduce", "table1", str(file)]) == 0
+        assert cells_of(folder)["FID"]["value"] == 5.0

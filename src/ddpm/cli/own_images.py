@@ -86,13 +86,15 @@ def choose_images(
         check(exists(place), f"{place} does not exist; name an image, a folder or a data set")
         files = _image_files(place) if split is None else []
     reason = ""
+    if files and numbers is None and model.format.height != model.format.width:
+        numbers = range(len(files))  # nothing is read as a rectangle but files of that size
     if files and numbers is not None:
         _check_numbers(numbers, len(files), place.name)
         try:
             exact = [_exact(files[number], model.format) for number in numbers]
             return Chosen(torch.stack(exact), f"{place.name}, pixel by pixel")
         except DdpmError as error:
-            reason = str(error)
+            reason = str(error).split("; convert")[0]
     source = _as_training_does(model, path, split, default)
     side, levels = model.format.height, model.format.levels
     how = f"{source.name}, read as {side}x{side} squares as in training"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from ddpm.cli.drawing import Drawing
 from ddpm.cli.parse import say
 from ddpm.cli.progress import progress_bar
 from ddpm.cli.quality_results import slug, stamp_of, write_figures
-from ddpm.cli.references import CIFAR10, Reference, cifar10_images, find_reference
+from ddpm.cli.references import CIFAR10, OWN, Reference, cifar10_images, find_reference
 from ddpm.cli.sample_set import SampleSet, stored_settings
 from ddpm.errors import check
 from ddpm.evaluation.features import Features, FeaturesName, check_features, get_features
+from ddpm.evaluation.frechet import LIMIT
 from ddpm.evaluation.image_sets import ImageSet, SomeOf, SourceSet, open_set, picture_files
 from ddpm.evaluation.measured import BATCH, Disk, Measured, disk, measure
 from ddpm.evaluation.quality import ENOUGH, check_counts, compare, scores
@@ -146,7 +148,8 @@ def evaluate_run(model: Ddpm, drawing: Drawing, job: Job) -> None:
     assert kind is not None
     shape = model.format.shape
     check_features(kind, shape)
-    count = job.args.samples or SAMPLES[kind]
+    large = kind == "pixels" and math.prod(shape) > DENSE  # without a covariance: see frechet
+    count = job.args.samples or (min(SAMPLES[kind], LIMIT) if large else SAMPLES[kind])
     features = get_features(kind, shape, device=model.device, inception=job.args.inception)
     default = "cifar10-train" if kind == "cifar10" else "train"
     named = job.args.reference or default
@@ -157,6 +160,11 @@ def evaluate_run(model: Ddpm, drawing: Drawing, job: Job) -> None:
     warn_of_few(count)
     with progress_bar() as progress, disk() as room:
         reference = find_reference(named, kind, model, job.data, progress)
+        check(
+            job.data is None or named in OWN or reference.images is not None,
+            "--data has no effect on statistics that are there; leave it out",
+        )
+        reference = bounded(reference, features.size, job.seed)
         check_counts(kind, features.size, count, reference.images)
         real = measure_reference(reference, features, room, shape, job, progress)
         words = f"samples-{drawing.sampler}-{steps}-steps-seed-{job.seed}-{stamp_of(known)}"
@@ -212,6 +220,7 @@ def evaluate_set(name: str, job: Job) -> None:
         warn_of_few(len(images))
         if named is not None:
             reference = find_reference(named, kind, None, job.data, progress)
+            reference = bounded(reference, features.size, job.seed)
             check_counts(kind, features.size, len(images), reference.images)
             real = measure_reference(reference, features, room, images.shape, job, progress)
         found = measure(
@@ -265,6 +274,26 @@ def measure_reference(
             f"(channels, height, width), and {shape} are measured; nothing is resized",
         )
     return reference.measured(features, room, job.batch_size, progress)
+
+
+def bounded(reference: Reference, size: int, seed: int) -> Reference:
+    """A reference of no more images than can be compared; few images are told."""
+    images = reference.images
+    if images is None:
+        return reference
+    if len(images) < ENOUGH:
+        log.warning(
+            "the reference has %s images; a distance to fewer than %s is too large as well",
+            *(f"{len(images):,}", f"{ENOUGH:,}"),
+        )
+    if size <= DENSE or len(images) <= LIMIT:
+        return reference
+    log.warning(
+        "of the reference's %s images a seeded choice of %s is compared, since features of %s "
+        "numbers have no covariance that could be held",
+        *(f"{len(images):,}", f"{LIMIT:,}", f"{size:,}"),
+    )
+    return replace(reference, images=SomeOf(images, LIMIT, seed))
 
 
 def check_wanted_statistics(size: int, job: Job) -> None:

@@ -116,7 +116,13 @@ def cifar10_images(split: Split, model: Ddpm | None = None, data: str | None = N
             f"cifar10-{split} needs the images of CIFAR-10; say where they lie with the variable "
             f"{VARIABLE} of the environment, or give --reference a folder or a statistics file"
         )
-    source = open_data(path, split, image_size=32, channels=3)
+    try:
+        source = open_data(path, split, image_size=32, channels=3)
+    except DdpmError as error:
+        raise DdpmError(
+            f"the variable {VARIABLE} of the environment is {path}, where CIFAR-10 cannot be read "
+            f"({error})"
+        ) from error
     check(
         looks_like_cifar10(source),
         f"the images of {path} ({VARIABLE}) are not CIFAR-10's: their mean colours are others",

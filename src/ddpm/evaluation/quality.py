@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sized
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from ddpm.evaluation.measured import Measured
 from ddpm.evaluation.statistics import DENSE
 from ddpm.runtime.progress import Counter, Progress
 
+log = logging.getLogger("ddpm")
 MOST = 10_000  # images of a side whose pairs are all looked at
 ENOUGH = 10_000  # images from which on a Frechet distance is little biased
 
@@ -149,6 +151,10 @@ def _precision_recall(
     """Of as many images on both sides, since either depends on both numbers."""
     count = min(len(x), len(y), MOST)
     if count <= NEIGHBOURS:
+        log.warning(
+            "precision and recall need at least %d images on each side, and are left out",
+            NEIGHBOURS + 1,
+        )
         return []
     found = precision_recall(chosen(y, count, seed), chosen(x, count, seed))
     details = {"neighbours": NEIGHBOURS, "reference_count": count}
