@@ -126,8 +126,6 @@ class SampleSet:
             if parallel.is_main():
                 others = self._prepare(numbers)
                 lacking = [i for i in numbers if not self._is_there(i)]
-                for number in lacking:  # cut off when the machine lost its power, say
-                    self.path(number).unlink(missing_ok=True)
                 facts[torch.tensor(lacking, dtype=torch.long) - numbers.start] = 1
                 facts[-1] = os.getpid() if others else 0
         parallel.all_reduce_sum(facts)
@@ -168,25 +166,32 @@ class SampleSet:
         finally:
             sign.unlink(missing_ok=True)
 
-    def _is_there(self, number: int) -> bool:
-        """Whether an image is there as a whole.
-
-        Raises:
-            DdpmError: it is another one.
-        """
-        path = self.path(number)
+    def _is_whole(self, path: Path) -> bool:
+        """Whether a file can be read to its end."""
         channels, height, width = self.drawing.model.format.shape
-        if not path.exists():
-            return False
         try:
             if self.arrays:
                 return np.load(path).shape == (height, width, channels)
             with Image.open(path) as picture:
                 picture.load()  # which fails if it is cut off, but for its last bytes
-            if not path.read_bytes().endswith(PNG_END):
-                return False
+            return path.read_bytes().endswith(PNG_END)
         except (OSError, ValueError, EOFError, SyntaxError):
             return False
+
+    def _is_there(self, number: int) -> bool:
+        """Whether an image is there; what is left of one goes.
+
+        Raises:
+            DdpmError: it is another one.
+        """
+        path = self.path(number)
+        if not path.exists():
+            return False
+        if not self._is_whole(path):  # cut off when the machine lost its power, say
+            path.unlink(missing_ok=True)
+            return False
+        if self.arrays:
+            return True
         found = read_provenance(path)
         same = found is not None and found.same_images(self.drawing.provenance(number))
         check(
