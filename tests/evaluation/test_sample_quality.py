@@ -363,10 +363,10 @@ def test_a_reference_of_few_images_is_told(tmp_path, caplog):
 def test_more_pixels_than_a_covariance_has_room_for_are_compared_with_some(
     tmp_path, caplog, monkeypatch
 ):
-    for module in ("cli.quality", "evaluation.quality", "evaluation.measured"):
+    for module in ("cli.quality", "cli.references", "evaluation.quality", "evaluation.measured"):
         monkeypatch.setattr(f"ddpm.{module}.DENSE", 100)
-    monkeypatch.setattr("ddpm.cli.quality.LIMIT", 100)
-    monkeypatch.setattr("ddpm.evaluation.frechet.LIMIT", 100)
+    for module in ("cli.references", "evaluation.frechet"):
+        monkeypatch.setattr(f"ddpm.{module}.LIMIT", 100)
     found = evaluate(
         tmp_path, "b.npz", "--samples", 90, "--features", "pixels", "--reference", "a.npz"
     )

@@ -12,7 +12,7 @@ from ddpm.cli.drawing import Drawing
 from ddpm.cli.parse import say
 from ddpm.cli.progress import progress_bar
 from ddpm.cli.quality_results import slug, stamp_of, write_figures
-from ddpm.cli.references import CIFAR10, OWN, Reference, cifar10_images, find_reference
+from ddpm.cli.references import CIFAR10, OWN, Reference, bounded, cifar10_images, find_reference
 from ddpm.cli.sample_set import SampleSet, stored_settings
 from ddpm.errors import check
 from ddpm.evaluation.features import Features, FeaturesName, check_features, get_features
@@ -274,26 +274,6 @@ def measure_reference(
             f"(channels, height, width), and {shape} are measured; nothing is resized",
         )
     return reference.measured(features, room, job.batch_size, progress)
-
-
-def bounded(reference: Reference, size: int, seed: int) -> Reference:
-    """A reference of no more images than can be compared; few images are told."""
-    images = reference.images
-    if images is None:
-        return reference
-    if len(images) < ENOUGH:
-        log.warning(
-            "the reference has %s images; a distance to fewer than %s is too large as well",
-            *(f"{len(images):,}", f"{ENOUGH:,}"),
-        )
-    if size <= DENSE or len(images) <= LIMIT:
-        return reference
-    log.warning(
-        "of the reference's %s images a seeded choice of %s is compared, since features of %s "
-        "numbers have no covariance that could be held",
-        *(f"{len(images):,}", f"{LIMIT:,}", f"{size:,}"),
-    )
-    return replace(reference, images=SomeOf(images, LIMIT, seed))
 
 
 def check_wanted_statistics(size: int, job: Job) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,8 +15,11 @@ from ddpm.data import ImageSource, open_data
 from ddpm.data.open import Split
 from ddpm.errors import DdpmError, check
 from ddpm.evaluation.features import Features
-from ddpm.evaluation.image_sets import ImageSet, SourceSet, open_set
+from ddpm.evaluation.frechet import LIMIT
+from ddpm.evaluation.image_sets import ImageSet, SomeOf, SourceSet, open_set
 from ddpm.evaluation.measured import Disk, Measured, measure
+from ddpm.evaluation.quality import ENOUGH
+from ddpm.evaluation.statistics import DENSE
 from ddpm.evaluation.statistics_file import SHIPPED, is_statistics, read_statistics
 from ddpm.model import Ddpm
 from ddpm.runtime.paths import exists, user_path
@@ -28,6 +32,8 @@ OWN: dict[str, Split] = {"train": "train", "test": "test"}
 CIFAR10_MEANS, NEAR = (125.307, 122.950, 113.865), 2.5
 TRAINING = 50_000  # images of its training split
 LOOKED_AT = 5000  # images whose mean is taken
+
+log = logging.getLogger("ddpm")
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,26 @@ def find_reference(
     if is_statistics(path):
         return Reference(name, statistics=path)
     return Reference(name, images=open_set(path, progress))
+
+
+def bounded(reference: Reference, size: int, seed: int) -> Reference:
+    """A reference of no more images than can be compared; few images are told."""
+    images = reference.images
+    if images is None:
+        return reference
+    if len(images) < ENOUGH:
+        log.warning(
+            "the reference has %s images; a distance to fewer than %s is too large as well",
+            *(f"{len(images):,}", f"{ENOUGH:,}"),
+        )
+    if size <= DENSE or len(images) <= LIMIT:
+        return reference
+    log.warning(
+        "of the reference's %s images a seeded choice of %s is compared, since features of %s "
+        "numbers have no covariance that could be held",
+        *(f"{len(images):,}", f"{LIMIT:,}", f"{size:,}"),
+    )
+    return replace(reference, images=SomeOf(images, LIMIT, seed))
 
 
 def cifar10_images(split: Split, model: Ddpm | None = None, data: str | None = None) -> ImageSource:
