@@ -17,6 +17,8 @@ from helpers import measured_model, tiny_config, tiny_images, tiny_model
 from mistakes import refused
 from typecheck import unchecked
 
+pytestmark = pytest.mark.slow
+
 PETS = ("cat", "10", "2")
 
 

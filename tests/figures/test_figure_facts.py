@@ -25,6 +25,8 @@ from ddpm.model import Ddpm
 from full_range import full_range_model, one_thread
 from helpers import measured_model, tiny_images, tiny_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _one_thread():

@@ -13,6 +13,8 @@ from ddpm.likelihood.trajectory import even_timesteps
 from ddpm.sampling import Ddim
 from ddpm.sampling.inversion import invert
 
+pytestmark = pytest.mark.slow
+
 MEAN, VARIANCE = 0.3, 0.2
 FINE = make_schedule("const", 2000, 1e-3, 1e-3)  # abar_0 = 0.999, abar_T = 0.135
 

@@ -14,6 +14,8 @@ from full_range import full_range_model, one_thread
 from helpers import tiny_model
 from mistakes import everything_below, refused
 
+pytestmark = pytest.mark.slow
+
 FEW = {
     "samples": ["--n", "2", "--steps", "3", "--trajectory", "even"],
     "rate-distortion": ["--n", "2"],

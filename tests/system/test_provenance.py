@@ -20,6 +20,8 @@ from ddpm.provenance import KEY, Provenance, fingerprint, model_name, read_prove
 from helpers import checkpoint_path, measured_model, tiny_config, tiny_model
 from mistakes import refused
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
@@ -253,6 +255,7 @@ def test_a_run_may_be_called_like_a_word_of_the_command(name, runs, capsys):
 
 def test_a_picture_drawn_while_training_says_so_and_names_no_command(runs, capsys):
     words = ["--training.steps", "4", "--training.sample-every", "4", "--training.batch-size", "8"]
+    words += ["--diffusion.timesteps", "20"]
     assert main(["train", "digits", "--out", "trained", *words]) == 0
     path = next((runs / "trained").rglob("*.png"))
     found = read_provenance(path)

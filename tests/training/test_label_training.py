@@ -21,6 +21,8 @@ from ddpm.training.step import TrainingStep
 from helpers import stats_of, tensors_of, tiny_config, tiny_images, with_training
 from mistakes import refused
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("ant", "bee", "cat")
 
 
