@@ -15,6 +15,7 @@ from ddpm.cli.parse import positional, say
 from ddpm.data.listing import readable_kinds
 from ddpm.errors import DdpmError, check
 from ddpm.loading import load
+from ddpm.model import Ddpm
 from ddpm.pretrained import pretrained
 from ddpm.provenance import Provenance, fingerprint, read_provenance
 from ddpm.runs.folder import RunFolder
@@ -44,28 +45,33 @@ def run(argv: Sequence[str]) -> int:
     check(not rest, f"`ddpm info` takes one run; {' '.join(rest)} is too much")
     model = load(name, device="cpu")
     table = Table(title=escape(name), show_header=False)
-    table.add_row("images", str(model.format))
-    table.add_row("parameters", f"{model.num_parameters:,}")
-    measured = (
-        "not measured"
-        if model.denoising_error is None
-        else f"measured on {model.denoising_error.images:,} images"
-    )
-    table.add_row("denoising error", measured)
-    run_folder = RunFolder(user_path(name))
-    pinned = [path.name for path in run_folder.pinned()]
+    for key, value in model_rows(model):
+        table.add_row(key, escape(value))
+    pinned = [path.name for path in RunFolder(user_path(name)).pinned()]
     if pinned:
         table.add_row("kept for archives", ", ".join(pinned))
+    Console().print(table)
+    return 0
+
+
+def model_rows(model: Ddpm) -> list[list[str]]:
+    """What a model is, and what its weights have been through: names and values."""
+    error = model.denoising_error
+    measured = "not measured" if error is None else f"measured on {error.images:,} images"
+    rows = [
+        ["images", str(model.format)],
+        ["parameters", f"{model.num_parameters:,}"],
+        ["denoising error", measured],
+        ["fingerprint", fingerprint(model)],
+    ]
     history = asdict(model.history)
     facts = history.pop("facts") or {}
     facts.pop("sample", None)
     history["images_seen"] = history.pop("images")
     groups = {**model.config.to_dict(), "images": facts, "history": history}
     for group, settings in groups.items():
-        for key, value in settings.items():
-            table.add_row(f"{group}.{key}", escape(shortened(value)))
-    Console().print(table)
-    return 0
+        rows += [[f"{group}.{key}", shortened(value)] for key, value in settings.items()]
+    return rows
 
 
 def about_picture(path: Path, run: str | None) -> None:

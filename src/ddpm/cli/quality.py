@@ -13,7 +13,7 @@ from ddpm.cli.parse import say
 from ddpm.cli.progress import progress_bar
 from ddpm.cli.quality_results import slug, stamp_of, write_figures
 from ddpm.cli.references import CIFAR10, OWN, Reference, bounded, cifar10_images, find_reference
-from ddpm.cli.sample_set import SampleSet, stored_settings
+from ddpm.cli.sample_set import SampleSet, begun_with, stored_settings
 from ddpm.errors import check
 from ddpm.evaluation.features import Features, FeaturesName, check_features, get_features
 from ddpm.evaluation.frechet import LIMIT
@@ -169,19 +169,12 @@ def evaluate_run(model: Ddpm, drawing: Drawing, job: Job) -> None:
         real = measure_reference(reference, features, room, shape, job, progress)
         words = f"samples-{drawing.sampler}-{steps}-steps-seed-{job.seed}-{stamp_of(known)}"
         folder = job.out / words
-        begun = stored_settings(folder).get("batch_size", drawing.batch_size)
-        drawing = replace(drawing, batch_size=begun)  # as the set was begun
+        begun = begun_with(stored_settings(folder), drawing.batch_size)
+        drawing = replace(drawing, batch_size=begun)
         samples = SampleSet(folder, drawing)
         drawn = samples.fill(range(count), progress=progress)
         images = picture_files([samples.path(i) for i in range(count)], folder.name, shape)
-        found = measure(
-            images,
-            features,
-            room,
-            batch_size=job.batch_size,
-            seed=job.seed,
-            progress=progress,
-        )
+        found = measure_samples(images, features, room, job, progress)
         figures = compare(found, real, seed=job.seed, progress=progress)
     settings = {
         **drawing.settings,
@@ -223,14 +216,7 @@ def evaluate_set(name: str, job: Job) -> None:
             reference = bounded(reference, features.size, job.seed)
             check_counts(kind, features.size, len(images), reference.images)
             real = measure_reference(reference, features, room, images.shape, job, progress)
-        found = measure(
-            images,
-            features,
-            room,
-            batch_size=job.batch_size,
-            seed=job.seed,
-            progress=progress,
-        )
+        found = measure_samples(images, features, room, job, progress)
         figures = (
             scores(found)
             if real is None
@@ -256,6 +242,15 @@ def made_by(name: str) -> dict[str, Any]:
         return {**settings, **stored_settings(path)}
     found = read_provenance(path) if path.suffix.lower() == ".npz" else None
     return settings if found is None else {**settings, "model": found.model, **found.settings}
+
+
+def measure_samples(
+    images: ImageSet, features: Features, room: Disk, job: Job, progress: Progress
+) -> Measured:
+    """What is compared with the real images."""
+    return measure(
+        images, features, room, batch_size=job.batch_size, seed=job.seed, progress=progress
+    )
 
 
 def measure_reference(

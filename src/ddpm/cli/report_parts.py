@@ -5,15 +5,14 @@ results of before, and the paper's tables.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from ddpm.cli.bounds import BoundOptions, bound_words, find_bound
 from ddpm.cli.earlier import figures_of, inception_cells, results_folder, results_of
-from ddpm.cli.info import shortened
+from ddpm.cli.info import model_rows
 from ddpm.cli.paper_table import Cell
 from ddpm.cli.parse import typed
 from ddpm.cli.progress import progress_bar
@@ -27,31 +26,14 @@ from ddpm.figures.named import FIGURES
 from ddpm.likelihood.bound import Bound
 from ddpm.likelihood.plan import Plan
 from ddpm.model import Ddpm
-from ddpm.provenance import SYNTHETIC, fingerprint, model_name
+from ddpm.provenance import SYNTHETIC, model_name
 
 
 def model_section(page: HtmlPage, model: Ddpm) -> None:
     """What the model is, and what its weights have been through."""
-    error = model.denoising_error
     page.text(f"{SYNTHETIC}: all pictures on this page but those of real images.")
     page.section("The model")
-    rows = [
-        ["images", str(model.format)],
-        ["parameters", f"{model.num_parameters:,}"],
-        [
-            "denoising error",
-            "not measured" if error is None else f"measured on {error.images:,} images",
-        ],
-        ["fingerprint", fingerprint(model)],
-    ]
-    history = asdict(model.history)
-    facts = history.pop("facts") or {}
-    facts.pop("sample", None)
-    history["images_seen"] = history.pop("images")
-    groups: dict[str, dict[str, Any]] = {"history": history, "images": facts}
-    for group, values in {**groups, **model.config.to_dict()}.items():
-        rows += [[f"{group}.{key}", shortened(value)] for key, value in values.items()]
-    page.table(["", ""], rows)
+    page.table(["", ""], model_rows(model))
 
 
 def figure_section(

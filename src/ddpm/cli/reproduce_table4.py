@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from ddpm.cli.bounds import (
     BoundOptions,
@@ -34,15 +35,27 @@ class Table4(BoundOptions):
 
 def run(argv: Sequence[str]) -> int:
     """Find or measure the bound of held-out images, and show its table."""
-    name, rest = positional(argv, "a run or checkpoint", "reproduce table4")
-    args = parse(Table4, rest, f"reproduce table4 {name or 'RUN'}")
-    model, measured = held_out_bound(name, args)
-    code_table(model, measured.bound, str(measured), measured.settings["data"]).show()
-    path = result_path("table4", measured.settings, results_folder(name, args.out))
+    _, model, measured, path = shown(Table4, "table4", argv)
     written = path.with_name(f"{path.name}.json")
     write_text(written, to_json(code_document(model, measured), 2) + "\n")
     say(f"written to {written}; every term: {measured.path}")
     return 0
+
+
+def shown(
+    options: type[BoundOptions], what: str, argv: Sequence[str]
+) -> tuple[str, Ddpm, MeasuredBound, Path]:
+    """Print the table of the model that the arguments name.
+
+    Returns:
+        The name, the model, its bound, and where results go, without an ending.
+    """
+    name, rest = positional(argv, "a run or checkpoint", f"reproduce {what}")
+    args = parse(options, rest, f"reproduce {what} {name or 'RUN'}")
+    model, measured = held_out_bound(name, args)
+    code_table(model, measured.bound, str(measured), measured.settings["data"]).show()
+    path = result_path(what, measured.settings, results_folder(name, args.out))
+    return name, model, measured, path
 
 
 def held_out_bound(name: str, options: BoundOptions) -> tuple[Ddpm, MeasuredBound]:

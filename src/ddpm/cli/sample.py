@@ -16,7 +16,7 @@ from ddpm.cli.drawing import Drawing
 from ddpm.cli.given import Given
 from ddpm.cli.parse import parse, positional, say
 from ddpm.cli.progress import progress_bar
-from ddpm.cli.sample_set import SampleSet, stored_settings
+from ddpm.cli.sample_set import SampleSet, begun_with, stored_settings
 from ddpm.data.exact_files import save_png
 from ddpm.data.listing import KINDS, UNREAD
 from ddpm.errors import check
@@ -124,14 +124,11 @@ def check_arguments(args: Sample) -> None:
 
 
 def batch_size(args: Sample, begun: dict[str, Any]) -> int:
-    """Images at a time: a set keeps the number that it was begun with, since images are rounded
-    otherwise at another one."""
-    kept = begun.get("batch_size")
-    if isinstance(kept, int) and kept >= 1:
-        if args.batch_size not in (None, kept):
-            log.info("the set was begun with %d images at a time, and is gone on with so", kept)
-        return kept
-    return args.batch_size or min(BATCH, args.n)
+    """Images at a time; where a set keeps another number than is asked for, that is told."""
+    size = begun_with(begun, args.batch_size or min(BATCH, args.n))
+    if args.batch_size not in (None, size):
+        log.info("the set was begun with %d images at a time, and is gone on with so", size)
+    return size
 
 
 def free_name(path: Path) -> Path:

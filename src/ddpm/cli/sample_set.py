@@ -271,6 +271,12 @@ def stored_settings(folder: Path) -> dict[str, Any]:
     return dict(found)
 
 
+def begun_with(settings: dict[str, Any], otherwise: int) -> int:
+    """The batch size that a set keeps, since images are rounded otherwise at another one."""
+    kept = settings.get("batch_size")
+    return kept if isinstance(kept, int) and kept >= 1 else otherwise
+
+
 def _check(folder: Path, wanted: dict[str, Any]) -> None:
     """Refuse a folder of anything else."""
     if not folder.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -33,7 +34,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Figure(ABC):
     """One of the paper's figures; a subclass has an option for everything that it depends on."""
 
     shows: ClassVar[str]
@@ -56,7 +57,9 @@ class Figure:
         Raises:
             DdpmError: says which, and what would fit.
         """
+        return  # a figure may have nothing to refuse
 
+    @abstractmethod
     def draw(
         self, model: Ddpm, images: ImageLike | Indexed = None, *, progress: Progress | None = None
     ) -> Drawn:
@@ -72,7 +75,6 @@ class Figure:
         Raises:
             DdpmError: options or images that do not fit the model.
         """
-        raise NotImplementedError
 
     def first_images(self, model: Ddpm, images: ImageLike | Indexed) -> UInt8[Tensor, "n c h w"]:
         """As many images as it needs.
