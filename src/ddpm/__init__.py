@@ -101,6 +101,7 @@ _PARTS = (
     "errors",
     "evaluation",
     "figures",
+    "interop",
     "latents",
     "likelihood",
     "loading",

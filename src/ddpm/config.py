@@ -19,7 +19,7 @@ from ddpm.diffusion.gaussian import GaussianDiffusion, PredictionType, VarianceT
 from ddpm.diffusion.losses import LossType
 from ddpm.diffusion.schedule import ScheduleName, make_schedule, schedule_from_betas
 from ddpm.errors import DdpmError, check
-from ddpm.networks.unet import UNet
+from ddpm.networks.unet import UNet, Variant
 from ddpm.registry import Kind, lookup, module_of, name_of, register
 from ddpm.runtime.device import Precision
 
@@ -105,6 +105,11 @@ class UNetConfig:
     """Dropout probability inside the res-blocks."""
     norm_groups: int = 32
     """Groups of every GroupNorm."""
+    head_channels: int | None = None
+    """Channels of an attention head; None, as in the paper, for one head."""
+    variant: Variant = "paper"
+    """Constants that no weights tell: paper; or openai, those of improved-diffusion and the
+    defaults of diffusers."""
     classes: int = 0
     """Classes of a conditional model; 0 for none."""
 

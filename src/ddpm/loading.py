@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,18 @@ from ddpm.config import Config
 from ddpm.data.images import ImageFormat
 from ddpm.diffusion.schedule import schedule_from_betas
 from ddpm.errors import DdpmError, check
+from ddpm.interop.diffusers import is_diffusers
+from ddpm.interop.source import read_foreign
 from ddpm.likelihood.denoising_error import PREFIX, DenoisingError
 from ddpm.model import Ddpm
 from ddpm.runs.checkpoint import TRAINING, Tensors, load_checkpoint, save_checkpoint
 from ddpm.runs.folder import RunFolder, load_newest
 from ddpm.runs.history import History
+from ddpm.runtime.atomic import atomically, to_json, write_text
 from ddpm.runtime.device import Precision, best_device
 from ddpm.runtime.paths import user_path
+
+log = logging.getLogger("ddpm")
 
 # What the names of a checkpoint's tensors begin with.
 KNOWN = ("ema.", "diffusion.betas", PREFIX, *(f"{prefix}." for prefix in TRAINING))
@@ -61,8 +69,9 @@ def load(
     """Load a trained model.
 
     Args:
-        path: a run's folder (its newest good checkpoint is taken), a safetensors file, or the name
-            of a model that comes with the package.
+        path: a run's folder (its newest good checkpoint is taken), a safetensors file, the name of
+            a model that comes with the package, or a folder in diffusers' layout, which is
+            converted in memory.
         device: where to put it; a GPU if there is one by default.
         precision: of the network, fp32 or bf16; what it was trained in by default.
 
@@ -78,10 +87,28 @@ def load_with_file(
     device: str | torch.device | None = None,
     precision: Precision | None = None,
 ) -> tuple[Ddpm, Path]:
-    """The same, and the file that the model was read from."""
-    file, tensors, metadata = load_newest(user_path(path))
-    model = model_from_checkpoint(tensors, metadata, file).to(device or best_device())
+    """The same, and the file (of diffusers' layout the folder) that the model was read from."""
+    file = user_path(path)
+    if file.is_dir() and not RunFolder(file).checkpoints() and is_diffusers(file):
+        model = converted(file)
+    else:
+        file, tensors, metadata = load_newest(file)
+        model = model_from_checkpoint(tensors, metadata, file)
+    model = model.to(device or best_device())
     return model if precision is None else replace(model, precision=precision), file
+
+
+def converted(folder: Path) -> Ddpm:
+    """The model of a folder in diffusers' layout; what was made of it is said."""
+    found = read_foreign(str(folder))
+    for note in found.notes:
+        log.warning("%s", note)
+    log.warning(
+        "%s is in diffusers' layout and was converted in memory; `ddpm import` keeps it as a run, "
+        "which can be measured once and then compress too",
+        folder,
+    )
+    return found.model
 
 
 def load_for_file(
@@ -115,15 +142,43 @@ def load_for_file(
 def store_denoising_error(model: Ddpm, file: Path) -> None:
     """Add a model's denoising error to the file it was loaded from.
 
+    Where the file says nothing of the images it was trained on, what the model knows of them now is
+    added too, there and in the `config.json` of the run, if there is one.
+
     Args:
         model: just measured, for the null class if it knows classes.
         file: see `load_with_file`.
 
     Raises:
-        DdpmError: the file cannot be written; it stays as it was.
+        DdpmError: a file cannot be written; both stay as they were.
     """
     assert model.denoising_error is not None
     assert model.label is None
     tensors, metadata = load_checkpoint(file, training=True)
     described = {key: metadata[key] for key in ("config", "images", "history")}
-    save_checkpoint(file, tensors | model.denoising_error.tensors(), described)
+    facts = model.history.facts
+    with contextlib.ExitStack() as stack:
+        if facts is not None and described["history"].get("facts") is None:
+            described["history"] |= {"data": model.history.data, "facts": asdict(facts)}
+            described["config"]["data"]["path"] = model.config.data.path
+            stack.enter_context(_config_says(RunFolder.of(file), described))
+        save_checkpoint(file, tensors | model.denoising_error.tensors(), described)
+
+
+@contextlib.contextmanager
+def _config_says(run: RunFolder | None, described: dict[str, Any]) -> Iterator[None]:
+    """Have the `config.json` of a run, if there is one, say what a checkpoint does; as it was again
+    if what is done inside fails."""
+    if run is None or not run.config.is_file():
+        yield
+        return
+    before, said = run.config.read_bytes(), {}
+    with contextlib.suppress(TypeError, ValueError):  # a damaged one is written anew
+        said = dict(json.loads(before))
+    said |= {**described["config"], "images": described["history"]["facts"]}
+    write_text(run.config, to_json(said, indent=2) + "\n")
+    try:
+        yield
+    except BaseException:
+        atomically(run.config, lambda partial: partial.write_bytes(before))
+        raise

@@ -35,10 +35,12 @@ from ddpm.runtime.progress import Progress
 from ddpm.runtime.randomness import Randomness
 from ddpm.sampling import Callback, Sampler
 from ddpm.sampling.drawing import draw_batches
+from ddpm.sampling.elsewhere import predicted_noise, without_gradient
 
+DRAWN = 64  # images of 32x32 pixels that are drawn at a time
 UNMEASURED = (
     "this model's denoising error has not been measured; measure it once on training images with "
-    "`ddpm measure` or model.measure(images)"
+    "`ddpm measure RUN` (--data IMAGES, if it was imported) or model.measure(images)"
 )
 
 
@@ -107,12 +109,14 @@ class Ddpm:
         if null:
             label = null if self.label is None else self.label
             forward = guided(self.network, label, null, self.guidance, self._precision())
+        return without_gradient(forward)
 
-        def call(x: Tensor, t: Tensor) -> Tensor:
-            with torch.inference_mode():
-                return forward(x, t)
+    def epsilon(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """The noise in x_t at times t, [b] or one for all: what other libraries' samplers ask for.
 
-        return call
+        See `ddpm.sampling.elsewhere.predicted_noise`.
+        """
+        return predicted_noise(self.diffusion, self.denoiser(), x, t)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -188,7 +192,7 @@ class Ddpm:
         plan: Plan | None = None,
         steps: int | None = None,
         eta: float | None = None,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         callback: Callback | None = None,
         progress: Progress | None = None,
     ) -> UInt8[Tensor, "n c h w"]:
@@ -203,7 +207,8 @@ class Ddpm:
             plan: timesteps and variance; all T and the model's own by default.
             steps: short for a plan of that many steps.
             eta: short for `Ddim(eta)`, with the sampler ddim.
-            batch_size: images at a time, at least 1.
+            batch_size: images at a time, at least 1; 64 by default, or fewer large ones
+                (`ImageFormat.batch`).
             callback: sees every step of every batch (`ddpm.SampleState`).
             progress: counts network calls of this process.
 
@@ -237,7 +242,7 @@ class Ddpm:
         plan: Plan,
         *,
         seed: int = 0,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         needed: Callable[[int], bool] | None = None,
         callback: Callback | None = None,
         progress: Progress | None = None,
@@ -257,10 +262,11 @@ class Ddpm:
         Raises:
             DdpmError: a number out of range, or a plan that does not fit.
         """
-        whole_number("batch_size", batch_size, 1)
+        size = self.format.batch(DRAWN) if batch_size is None else batch_size
+        whole_number("batch_size", size, 1)
         whole_number("the seed", seed, 0)
         parts = self.chain(plan), self.denoiser(), sampler, lambda index: self.noise(index, seed)
-        for index, x in draw_batches(*parts, numbers, batch_size, needed, callback, progress):
+        for index, x in draw_batches(*parts, numbers, size, needed, callback, progress):
             yield index, self.format.from_unit(x).cpu()
 
     def plan_samples(
@@ -284,7 +290,7 @@ class Ddpm:
         *,
         plan: Plan | None = None,
         seed: int = 0,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         progress: Progress | None = None,
     ) -> Bound:
         """The variational bound of each image, term by term (Eq. 5).
@@ -294,7 +300,8 @@ class Ddpm:
                 read at a time, or anything of `ddpm.data.inputs.ImageLike`.
             plan: timesteps and variance; all T and the model's own by default.
             seed: decides the noise, which depends on (seed, image, t) only.
-            batch_size: images in one network call; of several processes each takes some calls.
+            batch_size: images in one network call, 256 by default, or fewer large ones; of several
+                processes each takes some calls.
             progress: counts (image, timestep) pairs.
 
         Raises:
@@ -317,7 +324,7 @@ class Ddpm:
         *,
         plan: Plan | None = None,
         seed: int = 0,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         progress: Progress | None = None,
     ) -> float:
         """Mean bits/dim of the images; the arguments are those of `bound`."""
@@ -329,7 +336,8 @@ class Ddpm:
         images: ImageLike | Indexed,
         *,
         count: int = IMAGES,
-        batch_size: int = 256,
+        timesteps: int | None = None,
+        batch_size: int | None = None,
         progress: Progress | None = None,
     ) -> DenoisingError:
         """Measure the denoising error, which is kept in the model and in what `save` writes.
@@ -341,11 +349,15 @@ class Ddpm:
             images: what the model was trained on, or others of its format, as in `bound`; of
                 more than `count` some are picked.
             count: images to measure on, at least 1.
-            batch_size: images in one network call; of several processes each takes some calls.
+            timesteps: at how many of the T it is measured, 2..T; between them it is interpolated.
+                Some 130 of 1,000 by default.
+            batch_size: images in one network call, 256 by default, or fewer large ones; of several
+                processes each takes some timesteps.
             progress: counts (image, timestep) pairs.
 
         Raises:
-            DdpmError: there are no images, or they are of another format.
+            DdpmError: there are no images, or they are of another format, or a number is out of
+                range.
         """
         check(count >= 1, f"the number of images must be at least 1, got {count}")
         images = as_indexed(images, self.format)
@@ -355,6 +367,7 @@ class Ddpm:
             self.denoiser(),
             images[order[:count]].to(self.device),
             self.format,
+            timesteps=timesteps,
             batch_size=batch_size,
             progress=progress,
         )

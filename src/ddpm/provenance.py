@@ -139,7 +139,13 @@ def fingerprint(model: Ddpm) -> str:
     what the output means, format of the images."""
     tensors = model_tensors(model.network.state_dict(), model.diffusion, model.denoising_error)
     diffusion = model.diffusion
-    read_as = [diffusion.prediction_type, diffusion.variance_type, diffusion.clip_sample]
+    read_as: list[object] = [
+        diffusion.prediction_type,
+        diffusion.variance_type,
+        diffusion.clip_sample,
+    ]
+    untold = getattr(model.network, "untold", "")
+    read_as += [untold] if untold else []
     return checksum(tensors, {**asdict(model.format), "read_as": read_as})
 
 

@@ -30,10 +30,14 @@ COMMANDS = {
     "figure": "draw a figure of the paper from a trained model",
     "reproduce": "measure what a table of the paper has, beside the paper's numbers",
     "report": "every figure and measure of a trained model on one page",
+    "import": "make a run of somebody else's model: of diffusers, or the authors' naming",
+    "export": "write a model for diffusers, or its weights in the authors' naming",
     "models": "list the trained models that come with the package",
     "info": "say what a trained model, or a picture that one drew, is",
     "demo": "train, sample and show the embedded digits in a few minutes",
 }
+
+MODULES = {"import": "import_model", "export": "export_model"}  # of commands with other names
 
 LIKE = {"±": "+-", "×": "x", "…": "...", "—": "-", "–": "-", "━": "-", "╸": "-", "╺": "-"}
 LIKE |= dict.fromkeys("─│┌┐└┘├┤┬┴┼╭╮╰╯┃┏┓┗┛┡┩╇╈┳┻━", "-") | dict.fromkeys("▁▂▃▄▅▆▇█", "#")
@@ -133,4 +137,4 @@ def load_command(name: str) -> ModuleType:
         name in SHARED or parallel.launched() == 1,
         f"`ddpm {name}` runs in one process; start it without torchrun or accelerate",
     )
-    return importlib.import_module(f"ddpm.cli.{name}")
+    return importlib.import_module(f"ddpm.cli.{MODULES.get(name, name)}")

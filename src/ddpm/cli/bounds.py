@@ -39,8 +39,8 @@ class BoundOptions:
     plan: Annotated[Plan, tyro.conf.arg(name="")] = field(default_factory=Plan)
     seed: int | None = None
     """Decides the noise; 0 by default."""
-    batch_size: int = 256
-    """Images in one network call."""
+    batch_size: int | None = None
+    """Images in one network call; 256 by default, or fewer large ones."""
     precision: Precision | None = None
     """Of the network: fp32 or bf16; what it was trained in by default."""
     out: Path | None = None
@@ -52,7 +52,8 @@ class BoundOptions:
             self.images is None or self.images >= 1, f"--images must be positive, got {self.images}"
         )
         check(self.seed is None or self.seed >= 0, f"--seed must be at least 0, got {self.seed}")
-        check(self.batch_size >= 1, f"--batch-size must be at least 1, got {self.batch_size}")
+        size = self.batch_size
+        check(size is None or size >= 1, f"--batch-size must be at least 1, got {size}")
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,25 @@ from typing import Any
 
 from ddpm.cli.paper_table import Cell
 from ddpm.data.splits import side
+from ddpm.interop.diffusers import is_diffusers
 from ddpm.model import Ddpm
 from ddpm.provenance import fingerprint
 from ddpm.runs.checkpoint import checksum
+from ddpm.runs.folder import RunFolder
 from ddpm.runtime.paths import user_path
 
 SCORE, FID, FID_TEST = "IS", "FID", "FID test"  # FID to the training set, and to the test set
 
 
 def results_folder(name: str, out: Path | None) -> Path:
-    """Where the results of a model lie: beside it by default."""
+    """Where the results of a model lie: by default in its run, or beside its file."""
     path = user_path(name)
-    return user_path(out) if out else (path if path.is_dir() else path.parent) / "evaluation"
+    return user_path(out) if out else (path if is_ours(path) else path.parent) / "evaluation"
+
+
+def is_ours(path: Path) -> bool:
+    """Whether results may go into a folder: one of somebody else's model is left as it is."""
+    return path.is_dir() and (bool(RunFolder(path).checkpoints()) or not is_diffusers(path))
 
 
 def results_of(model: Ddpm, folder: Path) -> list[tuple[Path, dict[str, Any]]]:

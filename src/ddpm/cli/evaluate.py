@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ddpm.cli.data import as_tensor, open_for
 from ddpm.cli.drawing import Drawing
+from ddpm.cli.earlier import is_ours
 from ddpm.cli.given import Given
 from ddpm.cli.parse import parse, positional, say
 from ddpm.cli.progress import progress_bar
@@ -24,6 +25,7 @@ from ddpm.data.images import FirstImages, ImageSource, unit_to_byte_rmse
 from ddpm.data.open import Split
 from ddpm.errors import DdpmError, check
 from ddpm.evaluation.codec_comparison import compare_codec
+from ddpm.evaluation.measured import BATCH
 from ddpm.figures.codec_plots import comparison_pictures
 from ddpm.likelihood.bound import Bound
 from ddpm.likelihood.plan import Plan
@@ -38,7 +40,6 @@ from ddpm.runtime.paths import user_path
 from ddpm.sampling import get_sampler
 
 BLOCKS = 10  # stretches of time in the table
-BATCH = 256  # images in one network call
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Evaluate:
     seed: int | None = None
     """Decides the noise; 0 by default."""
     batch_size: int | None = None
-    """Images in one network call; 256 by default."""
+    """Images in one network call; 256 by default, or fewer large ones."""
     precision: Precision | None = None
     """Of the network: fp32 or bf16; what it was trained in by default."""
     out: Path | None = None
@@ -76,11 +77,10 @@ def run(argv: Sequence[str]) -> int:
     args = parse(Evaluate, rest, f"evaluate {name or 'RUN'}")
     check_arguments(args)
     path = user_path(name)
-    run_folder = path.is_dir() and not (args.quality.kind and is_set(name))
+    run_folder = is_ours(path) and not (args.quality.kind and is_set(name))
     beside = path if run_folder else path.parent
     out = user_path(args.out) if args.out else beside / "evaluation"
-    batch_size = args.batch_size or BATCH
-    job = Job(args.quality, out, batch_size, args.seed or 0, args.data)
+    job = Job(args.quality, out, args.batch_size or BATCH, args.seed or 0, args.data)
     if args.quality.kind and is_set(name):
         check_for_set(name, args)
         evaluate_set(name, job)
@@ -91,7 +91,8 @@ def run(argv: Sequence[str]) -> int:
     drawing = None
     if quality.kind:
         sampler = quality.sampler or "ancestral"
-        size = min(batch_size, quality.samples or batch_size)
+        size = args.batch_size or model.format.batch(BATCH)
+        size = min(size, quality.samples or size)
         drawing = Drawing(model, name, sampler, quality.eta, args.plan, args.seed or 0, size)
     if args.bpd or args.codec:
         origin = Provenance.of(model, name, ("evaluate", *argv))
@@ -186,7 +187,7 @@ def evaluate_bpd(
             images,
             plan=plan,
             seed=args.seed or 0,
-            batch_size=args.batch_size or BATCH,
+            batch_size=args.batch_size,
             progress=progress,
         )
     found = settings(model, images, plan, *known(args, model))

@@ -17,7 +17,7 @@ from ddpm.cli.sample import free_name
 from ddpm.data.exact_files import save_png
 from ddpm.data.open import Split
 from ddpm.errors import check
-from ddpm.figures.figure import Figure
+from ddpm.figures.figure import Figure, at_a_time
 from ddpm.figures.named import FIGURES, figure_named
 from ddpm.loading import load
 from ddpm.model import Ddpm
@@ -142,6 +142,8 @@ def provenance(
     shown = [] if images is None else [images]
     command = ["figure", name, run_name, *shown, *rest]
     settings = dataclasses.asdict(args.figure)
+    if "batch_size" in settings:  # which decides how the network's sums are rounded
+        settings["batch_size"] = at_a_time(model, settings["batch_size"])
     if args.figure.network:
         settings["precision"] = resolve_precision(model.precision or "auto", model.device)
     if model.label is not None:

@@ -69,6 +69,8 @@ def model_rows(model: Ddpm) -> list[list[str]]:
     facts.pop("sample", None)
     history["images_seen"] = history.pop("images")
     groups = {**model.config.to_dict(), "images": facts, "history": history}
+    if model.history.origin is not None:
+        del groups["training"]  # it was elsewhere, and nobody said how
     for group, settings in groups.items():
         rows += [[f"{group}.{key}", shortened(value)] for key, value in settings.items()]
     return rows

@@ -21,7 +21,7 @@ from ddpm.errors import DdpmError, check
 from ddpm.latents.inpainting import checked_jump, inpaint, planned
 from ddpm.likelihood.plan import Plan, TrajectoryName
 from ddpm.loading import load
-from ddpm.model import Ddpm
+from ddpm.model import DRAWN, Ddpm
 from ddpm.provenance import Provenance
 from ddpm.runtime.atomic import check_writable
 from ddpm.runtime.device import Precision, resolve_precision
@@ -57,8 +57,8 @@ class Inpaint:
     jump: int | None = None
     """Timesteps of a stretch: 10 by default, or as many as the chain has room for."""
     given: Annotated[Given, tyro.conf.arg(name="")] = field(default_factory=Given)
-    batch_size: int = 64
-    """Fillings at a time."""
+    batch_size: int | None = None
+    """Fillings at a time; 64 by default, or fewer large ones."""
     precision: Precision | None = None
     """Of the network: fp32 or bf16; what it was trained in by default."""
     provenance: bool = True
@@ -91,7 +91,7 @@ def run(argv: Sequence[str]) -> int:
             plan=plan,
             repeats=args.repeats,
             jump=args.jump,
-            batch_size=args.batch_size,
+            batch_size=args.batch_size or model.format.batch(DRAWN),
             progress=progress,
         )
     origin = provenance(model, name, (image_path, mask_path), replace(args, jump=jump), plan)
@@ -114,7 +114,7 @@ def check_arguments(args: Inpaint) -> None:
         ("--seed", args.seed, 0),
         ("--repeats", args.repeats, 1),
         ("--jump", 1 if args.jump is None else args.jump, 1),
-        ("--batch-size", args.batch_size, 1),
+        ("--batch-size", 1 if args.batch_size is None else args.batch_size, 1),
     ):
         check(value >= least, f"{option} must be at least {least}, got {value}")
 

@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 
-from ddpm.cli.data import open_for
+from ddpm.cli.data import adopt, came_from_elsewhere, open_for
 from ddpm.cli.parse import parse, positional, say
 from ddpm.cli.progress import progress_bar
+from ddpm.data import ImageSource
 from ddpm.errors import check
-from ddpm.likelihood.denoising_error import IMAGES
+from ddpm.likelihood.denoising_error import IMAGES, MEASURED, measured_timesteps
 from ddpm.loading import load_with_file, store_denoising_error
+from ddpm.model import Ddpm
 from ddpm.pretrained import pretrained
 from ddpm.runs.folder import RunFolder
 from ddpm.runtime import parallel
 from ddpm.runtime.atomic import check_writable
 from ddpm.runtime.paths import exists, user_path
 
+WARM = 1.0  # seconds: a call that took as long was not slow because it was the first
+
 
 @dataclass(frozen=True)
 class Measure:
     """Measure the denoising error of a trained model, which a complete run has measured already.
 
-    An optimal trajectory, the analytic variance and compression need it.
+    An optimal trajectory, the analytic variance and compression need it. A model that came from
+    elsewhere also learns here, from --data, what images it was trained on.
     """
 
     data: Annotated[str | None, tyro.conf.arg(name="data")] = None
     """Images to measure on; what the model was trained on by default."""
     images: int = IMAGES
     """How many of them."""
-    batch_size: int = 256
-    """Images in one network call."""
+    timesteps: int | None = None
+    """At how many of the T timesteps, the first and the last among them; between them the error is
+    interpolated. All early ones and every 12th of the rest by default."""
+    batch_size: int | None = None
+    """Images in one network call; 256 by default, or fewer large ones."""
     out: Path | None = None
     """A file for the measured model; by default its own file is changed."""
 
@@ -44,29 +54,28 @@ def run(argv: Sequence[str]) -> int:
     name, rest = positional(argv, "a run or checkpoint", "measure")
     args = parse(Measure, rest, f"measure {name or 'RUN'}", Measure())
     check(args.images >= 1, f"--images must be at least 1, got {args.images}")
-    check(args.batch_size >= 1, f"--batch-size must be at least 1, got {args.batch_size}")
+    size = args.batch_size
+    check(size is None or size >= 1, f"--batch-size must be at least 1, got {size}")
     model, measured = load_with_file(name)
-    file = measured if args.out is None else user_path(args.out)
-    run_folder = RunFolder.of(file)
+    total = model.diffusion.num_timesteps
     check(
-        file not in pretrained().values(),
-        f"{name} comes with the package and is not changed; give --out FILE",
+        args.timesteps is None or 2 <= args.timesteps <= total,
+        f"--timesteps must lie in 2..{total}, all that this model has, got {args.timesteps}",
     )
-    check(
-        args.out is not None
-        or run_folder is None
-        or file.name not in {path.name for path in run_folder.pinned()},
-        f"{file} is needed by an archive and is not changed; give --out FILE",
-    )
-    check(
-        args.out is None or not exists(file),
-        f"{file} is there already and is not overwritten; choose another --out",
-    )
+    file = where(name, measured, args.out)
     parallel.on_main(lambda: check_writable(file.parent))  # before the time is spent
     source = open_for(model, args.data, "train")
+    adopted = args.data is not None and came_from_elsewhere(model)
+    if args.data is not None and adopted:
+        adopt(model, args.data, source)
+    say(forecast(model, source, args))
     with progress_bar() as progress:
         error = model.measure(
-            source, count=args.images, batch_size=args.batch_size, progress=progress
+            source,
+            count=args.images,
+            timesteps=args.timesteps,
+            batch_size=args.batch_size,
+            progress=progress,
         )
     if args.out:
         parallel.on_main(lambda: model.save(file))
@@ -76,4 +85,75 @@ def run(argv: Sequence[str]) -> int:
         f"denoising error at {len(error.timesteps)} timesteps, measured on {error.images:,} images "
         f"of {source.name}: in {file}"
     )
+    if adopted:
+        say(
+            f"the {len(source):,} images of {source.name} in {args.data} are from now on what this "
+            "model is said to be trained on, and other commands find them without --data"
+        )
     return 0
+
+
+def where(name: str, measured: Path, out: Path | None) -> Path:
+    """The file for the measured model.
+
+    Raises:
+        DdpmError: it may not be changed, or is there already.
+    """
+    if out is not None:
+        file = user_path(out)
+        check(
+            not exists(file),
+            f"{file} is there already and is not overwritten; choose another --out",
+        )
+        return file
+    check(
+        not measured.is_dir(),
+        f"{name} was converted in memory and is not changed; make a run of it (`ddpm import {name} "
+        "--out RUN`) and measure that, or give --out FILE",
+    )
+    check(
+        measured not in pretrained().values(),
+        f"{name} comes with the package and is not changed; give --out FILE",
+    )
+    run = RunFolder.of(measured)
+    check(
+        run is None or measured.name not in {path.name for path in run.pinned()},
+        f"{measured} is needed by an archive and is not changed; give --out FILE",
+    )
+    return measured
+
+
+def forecast(model: Ddpm, source: ImageSource, args: Measure) -> str:
+    """A sentence about how long it will take, from a network call or two on the first images."""
+    images = min(args.images, len(source))
+    steps = len(measured_timesteps(model.diffusion.num_timesteps, args.timesteps))
+    size = min(args.batch_size or model.format.batch(MEASURED), images)
+    x = model.format.to_unit(source[torch.arange(size)].to(model.device))
+    t, denoiser = torch.zeros(size, dtype=torch.long, device=model.device), model.denoiser()
+    seconds = 0.0
+    for _ in range(2):
+        begun = time.perf_counter()
+        denoiser(x, t).cpu()  # which waits for a GPU
+        seconds = time.perf_counter() - begun
+        if seconds > WARM:
+            break
+    mine = -(-steps // parallel.size())
+    return (
+        f"measuring {steps:,} timesteps of {images:,} image{'s' * (images > 1)}: "
+        f"{steps * images:,} evaluations, {about(mine * images / size * seconds)}; fewer with "
+        "--images or --timesteps"
+    )
+
+
+def about(seconds: float) -> str:
+    """A duration for people."""
+    minutes = round(seconds / 60)
+    if seconds < 1:
+        return "less than a second"
+    if round(seconds) < 60:
+        return f"about {seconds:.0f} s"
+    if minutes < 60:
+        return f"about {minutes} min"
+    if minutes < 48 * 60:
+        return f"about {minutes // 60} h {minutes % 60} min"
+    return f"about {seconds / 86400:.1f} days"

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ddpm.cli.data import open_for
+from ddpm.cli.data import open_for, without_images
 from ddpm.data.exact_files import read_images
 from ddpm.data.images import ImageFormat, ImageSource, Indexed
 from ddpm.data.listing import list_folder, readable_kinds
@@ -108,8 +108,7 @@ def _of_training(model: Ddpm, split: Split) -> ImageSource:
     """The model's own data."""
     check(
         bool(model.config.data.path),
-        f"this model does not say where its images ({model.history.data}) are; name some behind "
-        "the model: an image, a folder or a data set",
+        without_images(model, "name some behind the model: an image, a folder or a data set"),
     )
     try:
         return open_for(model, None, split)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from ddpm.cli.earlier import is_ours
 from ddpm.cli.page_sections import (
     Subject,
     codec_section,
@@ -44,7 +45,6 @@ from ddpm.runtime.atomic import check_writable
 from ddpm.runtime.paths import exists, user_path
 
 STEPS = 50  # network calls of a sample where nobody says more
-BATCH = 64  # samples drawn at a time
 REAL = 2000  # images of either split that samples and simple codes are compared with
 FILED = 16  # images that are compressed
 IN_LIKELIHOOD = "rate-distortion"  # the figure that the likelihood's section has
@@ -154,7 +154,7 @@ def page_path(name: str, out: Path | None) -> Path:
     if out is None:
         path = user_path(name)
         named = f"{path.stem if path.is_file() else path.name}-report.html"
-        return free_name(path / "report.html" if path.is_dir() else path.with_name(named))
+        return free_name(path / "report.html" if is_ours(path) else path.with_name(named))
     out = user_path(out)
     check(
         out.suffix.lower() in (".html", ".htm"),
@@ -193,7 +193,7 @@ def samples_section(work: Work) -> None:
     """How good samples are, beside real images."""
     subject, plan, count = work.subject(REAL), work.plan, work.args.samples
     with progress_bar() as progress:
-        samples = work.model.sample(count, plan=plan, batch_size=BATCH, progress=progress)
+        samples = work.model.sample(count, plan=plan, progress=progress)
     rows = quality_rows(subject, samples, as_many=True)
     work.page.section("Samples beside real images")
     work.page.text(

@@ -18,12 +18,14 @@ from ddpm.cli.parse import parse, positional, say
 from ddpm.cli.progress import progress_bar
 from ddpm.cli.sample_set import SampleSet, begun_with, stored_settings
 from ddpm.data.exact_files import save_png
+from ddpm.data.images import ImageFormat
 from ddpm.data.listing import KINDS, UNREAD
 from ddpm.errors import check
 from ddpm.figures.grid import image_grid
 from ddpm.figures.progressive import ProgressiveRecorder, progressive_strip
 from ddpm.likelihood.plan import Plan
 from ddpm.loading import load
+from ddpm.model import DRAWN
 from ddpm.runtime import parallel
 from ddpm.runtime.atomic import check_writable
 from ddpm.runtime.device import Precision
@@ -32,7 +34,6 @@ from ddpm.runtime.progress import Progress
 from ddpm.sampling import get_sampler
 
 STRIP = 8  # images of a progressive strip
-BATCH = 64  # images at a time
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 log = logging.getLogger("ddpm")
@@ -55,7 +56,7 @@ class Sample:
     first: int = 0
     """The number of the first image."""
     batch_size: int | None = None
-    """Images at a time: 64 by default, or as many as a set was begun with."""
+    """Images at a time: 64 by default or fewer large ones, or as many as a set was begun with."""
     precision: Precision | None = None
     """Of the network: fp32 or bf16; what it was trained in by default, and what a set was begun
     in."""
@@ -90,7 +91,7 @@ def run(argv: Sequence[str]) -> int:
     begun = stored_settings(folder)
     precision = next((known for known in PRECISIONS if known == begun.get("precision")), None)
     model = args.given.to(load(name, precision=args.precision or precision))
-    size = batch_size(args, begun)
+    size = batch_size(args, begun, model.format)
     drawing = Drawing(model, name, args.sampler, args.eta, args.plan, args.seed, size)
     steps = model.chain(drawing.plan).num_timesteps
     recorder = ProgressiveRecorder(min(args.n, STRIP), model.format, steps)
@@ -123,9 +124,9 @@ def check_arguments(args: Sample) -> None:
     get_sampler(args.sampler, args.eta)
 
 
-def batch_size(args: Sample, begun: dict[str, Any]) -> int:
+def batch_size(args: Sample, begun: dict[str, Any], image_format: ImageFormat) -> int:
     """Images at a time; where a set keeps another number than is asked for, that is told."""
-    size = begun_with(begun, args.batch_size or min(BATCH, args.n))
+    size = begun_with(begun, args.batch_size or min(image_format.batch(DRAWN), args.n))
     if args.batch_size not in (None, size):
         log.info("the set was begun with %d images at a time, and is gone on with so", size)
     return size

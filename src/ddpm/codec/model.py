@@ -70,6 +70,7 @@ class CodecModel:
             digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
         read_as = (diffusion.prediction_type, diffusion.clip_sample, self.precision)
         digest.update(repr((*read_as, self.format)).encode())
+        digest.update(getattr(self.network, "untold", "").encode())
         if self.given is not None:
             digest.update(f"class {self.given[0]}, guidance {self.given[1]!r}".encode())
         for array in (diffusion.schedule.betas, error.timesteps, error.xstart_mse):

@@ -28,7 +28,7 @@ from ddpm.runtime.randomness import Randomness, derive_key
 from ddpm.sampling import Ddim
 
 RATE = 1.08  # bits sent for each bit of KL: what the search loses
-BATCH = 64  # images in one network call; both sides must use the same
+BATCH = 64  # tiles of 32x32 pixels in one network call; both sides must use the same
 MAX_RATE = 4  # bits a step may spend on each dimension
 TREE = TreeCode()
 
@@ -70,10 +70,14 @@ class Walk:
         self.start = Randomness(0, "codec").normal(index, (channels, height, width))
         self.flat = self.real.reshape(-1).numpy()
 
+    def batches(self, x: Float[Tensor, "n c h w"]) -> tuple[Tensor, ...]:
+        """The tiles of each network call: BATCH of them, fewer if they are larger than 32x32."""
+        return x.split(self.model.format.batch(BATCH))
+
     def predict(self, x: Float[Tensor, "n c h w"], index: int) -> PMeanVariance:
-        """The reverse step at `index`, in network calls of BATCH tiles."""
+        """The reverse step at `index`, in several network calls if need be."""
         parts = []
-        for batch in x.split(BATCH):
+        for batch in self.batches(x):
             t = torch.full((len(batch),), index, device=x.device)
             parts.append(self.chain.p_mean_variance(self.model.denoiser, batch, t))
             self.counter.advance(len(batch))
@@ -251,7 +255,7 @@ def _likely(walk: Walk, x: Tensor, index: int) -> UInt8[Tensor, "n c h w"]:
 
     batches = [
         Ddim()(walk.chain, walk.model.denoiser, batch, noiseless, start=index)
-        for batch in x.split(BATCH)
+        for batch in walk.batches(x)
     ]
     return walk.pixels(torch.cat(batches))
 

@@ -128,7 +128,7 @@ class Tree:
                 kept = np.arange(len(total))
                 if len(total) > self.beam:
                     kept = np.argpartition(total, len(total) - self.beam)[-self.beam :]
-                history.append(kept)
+                history.append(kept.astype(np.min_scalar_type(len(total))))  # a copy: no view
                 states, scores = children.reshape(-1)[kept], total[kept]
         path, at = [], int(scores.argmax())
         for kept, k in zip(reversed(history), reversed(self.bits), strict=True):

@@ -14,6 +14,7 @@ from torch import Tensor
 from ddpm.errors import check
 
 Shape = tuple[int, int, int]
+USUAL = 32 * 32  # pixels of the images that default batch sizes are made for
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class ImageFormat:
 
     def __str__(self) -> str:
         return f"{self.channels}x{self.height}x{self.width} with {self.levels} grey levels"
+
+    def batch(self, most: int) -> int:
+        """How many images to take at a time where nobody says: `most` of up to 32x32 pixels, and of
+        larger ones as many as have no more pixels than those, at least 1."""
+        return max(1, min(most, most * USUAL // (self.height * self.width)))
 
     def check(self, images: Tensor) -> None:
         """Refuse anything but uint8 images of this format, [n, c, h, w].

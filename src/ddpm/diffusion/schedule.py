@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ddpm.errors import DdpmError, check
 
 Array = NDArray[np.float64]
+MOST = 1_000_000  # timesteps, far more than any model has
 TINY = 1e-6  # ratios below which 1 - beta has lost too many digits
 
 
@@ -188,9 +189,10 @@ def make_schedule(
         beta_end: last variance; cosine and jsd do not use it.
 
     Raises:
-        DdpmError: unknown name, T < 1, or betas out of range.
+        DdpmError: unknown name, T out of range, or betas out of range.
     """
     check(timesteps >= 1, f"the number of diffusion steps T must be at least 1, got {timesteps}")
+    check(timesteps <= MOST, f"T must be at most {MOST:,}, got {timesteps:,}")
     check(
         0 < beta_start <= beta_end <= 1,
         f"betas need 0 < beta_start <= beta_end <= 1, got {beta_start:g} and {beta_end:g}",

@@ -60,7 +60,7 @@ class Classes(SampledFigure):
         return torch.stack(
             [
                 model.given(name, self.guidance).sample(
-                    self.n, **self.how, progress=in_part(progress, name)
+                    self.n, **self.how(model), progress=in_part(progress, name)
                 )
                 for name in names
             ]

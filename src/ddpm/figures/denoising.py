@@ -17,7 +17,7 @@ from ddpm.data.images import Indexed, unit_to_byte_rmse
 from ddpm.data.inputs import ImageLike
 from ddpm.data.open import Split
 from ddpm.errors import whole_number
-from ddpm.figures.figure import Drawn, Figure
+from ddpm.figures.figure import Drawn, Figure, at_a_time
 from ddpm.figures.grid import to_picture
 from ddpm.figures.layout import labelled_grid, stacked
 from ddpm.latents import diffuse
@@ -55,8 +55,8 @@ class Denoising(Figure):
     """How many t are shown as pictures, evenly spaced from 1 to T; the error is drawn for all."""
     seed: int = 0
     """Decides the noise, which is the same at every t."""
-    batch_size: int = 64
-    """Timesteps at a time."""
+    batch_size: int | None = None
+    """Timesteps at a time; 64 by default, or fewer of large images."""
 
     @property
     def wanted(self) -> int | None:
@@ -67,7 +67,7 @@ class Denoising(Figure):
         """See `Figure.check`."""
         whole_number("columns", self.columns, 2)
         whole_number("the seed", self.seed, 0)
-        whole_number("batch_size", self.batch_size, 1)
+        whole_number("batch_size", at_a_time(model, self.batch_size), 1)
 
     def predictions(
         self,
@@ -80,8 +80,9 @@ class Denoising(Figure):
         shown = np.unique(np.linspace(1, total, self.columns).round().astype(int)).tolist()
         x_start, denoiser = model.format.to_unit(image), model.denoiser()
         counter = Counter(progress, total, "denoising")
+        size = at_a_time(model, self.batch_size)
         errors, kept = [], []
-        for times in torch.arange(1, total + 1).split(self.batch_size):
+        for times in torch.arange(1, total + 1).split(size):
             x_t = torch.cat([diffuse(model, image, int(t), seed=self.seed) for t in times])
             with torch.inference_mode():
                 p = model.diffusion.p_mean_variance(
@@ -132,7 +133,7 @@ def error_plot(model: Ddpm, rmse: NDArray[np.float64], width: int) -> Image.Imag
     axes.plot(times, rmse, label="this image")
     error = model.denoising_error
     if error is not None:
-        mean = error.at(times - 1).reshape(len(times), -1).mean(axis=1)
+        mean = np.array([error.at(t).mean() for t in np.split(times - 1, len(times))])
         words = f"{error.images:,} training images"
         axes.plot(times, unit_to_byte_rmse(mean), "k--", linewidth=1, label=words)
         axes.legend()

@@ -16,7 +16,7 @@ from ddpm.data.inputs import ImageLike, as_indexed
 from ddpm.data.open import Split
 from ddpm.errors import DdpmError, check, whole_number
 from ddpm.likelihood.plan import Plan
-from ddpm.model import Ddpm
+from ddpm.model import DRAWN, Ddpm
 from ddpm.runtime.progress import Progress
 
 
@@ -117,31 +117,35 @@ class SampledFigure(Figure):
     """Noise of ddim: 0 is deterministic (the default), 1 is ancestral-like."""
     seed: int = 0
     """Decides all noise."""
-    batch_size: int = 64
-    """Images at a time."""
+    batch_size: int | None = None
+    """Images at a time; 64 by default, or fewer large ones."""
 
     def check(self, model: Ddpm) -> None:
         """See `Figure.check`."""
         whole_number("the seed", self.seed, 0)
-        whole_number("batch_size", self.batch_size, 1)
+        whole_number("batch_size", at_a_time(model, self.batch_size), 1)
         _, plan = model.plan_samples(self.sampler, self.plan, eta=self.eta)
         model.chain(plan)
 
-    @property
-    def how(self) -> dict[str, Any]:
+    def how(self, model: Ddpm) -> dict[str, Any]:
         """The options as `Ddpm.sample` and `ddpm.latents.denoise` take them."""
         return {
             "seed": self.seed,
             "sampler": self.sampler,
             "plan": self.plan,
             "eta": self.eta,
-            "batch_size": self.batch_size,
+            "batch_size": at_a_time(model, self.batch_size),
         }
 
     def visited(self, model: Ddpm) -> list[int]:
         """Every t at which the network is called, falling, from T to 1 where all are."""
         _, plan = model.plan_samples(self.sampler, self.plan, eta=self.eta)
         return (model.chain(plan).schedule.timesteps[::-1] + 1).tolist()
+
+
+def at_a_time(model: Ddpm, batch_size: int | None) -> int:
+    """Images in one network call: as many as are asked for, or what fits images of their size."""
+    return model.format.batch(DRAWN) if batch_size is None else batch_size
 
 
 def in_part(progress: Progress | None, part: str) -> Progress | None:

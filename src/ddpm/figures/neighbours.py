@@ -114,7 +114,7 @@ class Neighbours(SampledFigure):
         """A row a sample, itself on the left; the nearest first."""
         self.check(model)
         training = self.all_images(model, images)
-        samples = model.sample(self.n, **self.how, progress=progress)
+        samples = model.sample(self.n, **self.how(model), progress=progress)
         spaces: dict[str, Embedding | None] = {"pixels": None}
         features = fitting_features(model, self.features)
         if features != "pixels":

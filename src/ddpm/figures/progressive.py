@@ -85,7 +85,7 @@ class Progressive(SampledFigure):
         self.check(model)
         visited = self.visited(model)
         recorder = ProgressiveRecorder(self.n, model.format, len(visited), self.columns)
-        model.sample(self.n, **self.how, callback=recorder, progress=progress)
+        model.sample(self.n, **self.how(model), callback=recorder, progress=progress)
         words = [f"t = {visited[moment]:,}" for moment in recorder.moments]
         frames = recorder.frames()
         return Drawn(

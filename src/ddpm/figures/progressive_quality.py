@@ -83,7 +83,7 @@ class ProgressiveQuality(SampledFigure):
         """Samples are drawn once, and what is predicted on the way is measured."""
         visited, total = self.visited(model), model.diffusion.num_timesteps
         recorder = ProgressiveRecorder(self.n, model.format, len(visited), self.columns)
-        model.sample(self.n, **self.how, callback=recorder, progress=progress)
+        model.sample(self.n, **self.how(model), callback=recorder, progress=progress)
         frames = recorder.frames()
         extract = extractor(model, fitting_features(model, self.features))
         counter = Counter(progress, frames.shape[1] + 1, "measuring distances")

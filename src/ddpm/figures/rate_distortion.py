@@ -10,7 +10,7 @@ from ddpm.data.inputs import ImageLike
 from ddpm.data.open import Split
 from ddpm.errors import whole_number
 from ddpm.figures.bound_plots import rate_distortion_plot
-from ddpm.figures.figure import Drawn, Figure
+from ddpm.figures.figure import Drawn, Figure, at_a_time
 from ddpm.likelihood.plan import Plan
 from ddpm.model import Ddpm
 from ddpm.runtime.progress import Progress
@@ -28,8 +28,8 @@ class RateDistortion(Figure):
     plan: Plan = field(default_factory=Plan)
     seed: int = 0
     """Decides all noise."""
-    batch_size: int = 64
-    """Images at a time."""
+    batch_size: int | None = None
+    """Images at a time; 64 by default, or fewer large ones."""
 
     @property
     def wanted(self) -> int | None:
@@ -40,7 +40,7 @@ class RateDistortion(Figure):
         """See `Figure.check`."""
         whole_number("n", self.n, 1)
         whole_number("the seed", self.seed, 0)
-        whole_number("batch_size", self.batch_size, 1)
+        whole_number("batch_size", at_a_time(model, self.batch_size), 1)
         model.chain(self.plan)
 
     def draw(
@@ -52,7 +52,7 @@ class RateDistortion(Figure):
             self.first_images(model, images),
             plan=self.plan,
             seed=self.seed,
-            batch_size=self.batch_size,
+            batch_size=at_a_time(model, self.batch_size),
             progress=progress,
         )
         return Drawn(

@@ -34,7 +34,7 @@ class Samples(SampledFigure):
     ) -> Drawn:
         """A grid of images 0 to n - 1 of the seed, row by row."""
         self.check(model)
-        drawn = model.sample(self.n, **self.how, progress=progress)
+        drawn = model.sample(self.n, **self.how(model), progress=progress)
         columns = math.ceil(math.sqrt(self.n))
         return Drawn(
             labelled_grid(drawn, model.format, columns),

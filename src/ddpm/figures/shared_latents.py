@@ -87,7 +87,8 @@ class SharedLatents(SampledFigure):
     ) -> dict[int, Float[Tensor, "n c h w"]]:
         """x_t of each chain, by t."""
         recorder = LatentRecorder(self.n, model.format.shape, self.times(model))
-        model.sample(self.n, **self.how, callback=recorder, progress=in_part(progress, "to x_t"))
+        told = in_part(progress, "to x_t")
+        model.sample(self.n, **self.how(model), callback=recorder, progress=told)
         return recorder.kept
 
     def samples(
@@ -96,7 +97,8 @@ class SharedLatents(SampledFigure):
         """Three samples from each x_t, none with the noise of the chain that led there."""
         numbers = torch.arange(self.n, self.n + self.n * BRANCHES)
         repeated = x_t.repeat_interleave(BRANCHES, dim=0)
-        found = denoise(model, repeated, t, numbers=numbers.tolist(), **self.how, progress=progress)
+        how = {**self.how(model), "numbers": numbers.tolist()}
+        found = denoise(model, repeated, t, **how, progress=progress)
         return found.unflatten(0, (self.n, BRANCHES))
 
     def draw(

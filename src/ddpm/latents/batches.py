@@ -7,18 +7,20 @@ from torch import Tensor
 
 from ddpm.diffusion.gaussian import Denoiser
 from ddpm.errors import whole_number
-from ddpm.model import Ddpm
+from ddpm.model import DRAWN, Ddpm
 from ddpm.runtime.progress import Counter, Progress
 
 
-def batches(count: int, batch_size: int) -> tuple[Tensor, ...]:
-    """The places 0..count-1, long vectors of at most `batch_size`.
+def batches(model: Ddpm, count: int, batch_size: int | None) -> tuple[Tensor, ...]:
+    """The places 0..count-1, long vectors of at most `batch_size`, or of as many as `Ddpm.sample`
+    draws at a time by default.
 
     Raises:
         DdpmError: the batch size is out of range.
     """
-    whole_number("batch_size", batch_size, 1)
-    return torch.arange(count).split(batch_size) if count else ()
+    size = model.format.batch(DRAWN) if batch_size is None else batch_size
+    whole_number("batch_size", size, 1)
+    return torch.arange(count).split(size) if count else ()
 
 
 def counted(model: Ddpm, progress: Progress | None, total: int, label: str) -> Denoiser:

@@ -63,7 +63,7 @@ def denoise(
     sampler: str | Sampler = "ancestral",
     plan: Plan | None = None,
     eta: float | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     callback: Callback | None = None,
     progress: Progress | None = None,
 ) -> UInt8[Tensor, "n c h w"]:
@@ -79,7 +79,7 @@ def denoise(
         numbers: which noise of the seed each image gets, 0, 1, 2, ... by default.
         sampler, plan, eta: as in `Ddpm.sample`. Of the plan's timesteps those below t - 1 are
             visited, after t - 1 itself.
-        batch_size: images at a time, at least 1.
+        batch_size: images at a time, at least 1; 64 by default, or fewer large ones.
         callback: sees every step of every batch; `SampleState.first` is the place in x_t of the
             batch's first image.
         progress: counts network calls.
@@ -93,7 +93,7 @@ def denoise(
     """
     check_latents(model, x_t)
     t = check_level(model, t)
-    index, parts = _index(numbers, len(x_t), seed), batches(len(x_t), batch_size)
+    index, parts = _index(numbers, len(x_t), seed), batches(model, len(x_t), batch_size)
     draw, plan = model.plan_samples(sampler, plan, eta=eta)
     images = torch.empty(x_t.shape, dtype=torch.uint8)
     if t == 0:

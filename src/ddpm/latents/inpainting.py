@@ -30,7 +30,7 @@ def inpaint(
     plan: Plan | None = None,
     repeats: int = 10,
     jump: int | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> UInt8[Tensor, "n c h w"]:
     """Fill in a part of images; the rest comes back as it was, bit for bit.
@@ -48,7 +48,7 @@ def inpaint(
             fit what is around it better.
         jump: steps of a stretch, at least 1; 10 by default, or as many as the chain has room for.
             See `ddpm.sampling.repaint.levels`.
-        batch_size: images at a time, at least 1.
+        batch_size: images at a time, at least 1; 64 by default, or fewer large ones.
         progress: counts network calls.
 
     Returns:
@@ -60,7 +60,7 @@ def inpaint(
     """
     model.format.check(images)
     whole_number("the seed", seed, 0)
-    fill, parts = check_mask(mask, images), batches(len(images), batch_size)
+    fill, parts = check_mask(mask, images), batches(model, len(images), batch_size)
     chain = model.chain(planned(model, plan))
     jump = checked_jump(chain.num_timesteps, repeats, jump)
     calls = len(parts) * repaint.calls(chain.num_timesteps, repeats, jump)

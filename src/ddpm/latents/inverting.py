@@ -22,7 +22,7 @@ def invert(
     *,
     plan: Plan | None = None,
     corrections: int = inversion.CORRECTIONS,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """The x_t from which `denoise(..., sampler="ddim")` of the same plan returns to the images.
@@ -35,7 +35,7 @@ def invert(
         t: steps of diffusion, 0..T, T by default; with 0 the images come back, in [-1, 1].
         plan: timesteps; all T by default. Those below t - 1 are visited, and t - 1 itself.
         corrections: of each step, at least 0; each is another network call a step.
-        batch_size: images at a time, at least 1.
+        batch_size: images at a time, at least 1; 64 by default, or fewer large ones.
         progress: counts network calls.
 
     Returns:
@@ -47,7 +47,7 @@ def invert(
     model.format.check(images)
     t = check_level(model, model.diffusion.num_timesteps if t is None else t)
     whole_number("corrections", corrections, 0)
-    parts = batches(len(images), batch_size)
+    parts = batches(model, len(images), batch_size)
     _, plan = model.plan_samples("ddim", plan)
     found = model.format.to_unit(images.cpu())
     if t == 0:

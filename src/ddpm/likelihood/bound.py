@@ -19,6 +19,7 @@ from ddpm.diffusion.bound_terms import mean_over_dims, prior_bpd, vb_term
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.diffusion.importance import BoundTimes
 from ddpm.errors import check
+from ddpm.likelihood.denoising_error import MEASURED
 from ddpm.runtime import parallel
 from ddpm.runtime.progress import Counter, Progress
 from ddpm.runtime.randomness import Randomness
@@ -81,7 +82,7 @@ def evaluate_bound(
     image_format: ImageFormat,
     *,
     seed: int = 0,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     device: torch.device | None = None,
     progress: Progress | None = None,
 ) -> Bound:
@@ -94,7 +95,8 @@ def evaluate_bound(
             no image is dropped, no noise is added.
         image_format: of the images.
         seed: decides the x_t. The noise depends on (seed, image, t), not on the batch size.
-        batch_size: images in one network call; of several processes each takes some of the calls.
+        batch_size: images in one network call, 256 by default, or fewer large ones; of several
+            processes each takes some of the calls.
         device: where the network is; that of the images by default.
         progress: counts (image, step) pairs, here or elsewhere.
 
@@ -103,6 +105,7 @@ def evaluate_bound(
     """
     n, steps = len(images), diffusion.num_timesteps
     check(n > 0, "there are no images to evaluate")
+    batch_size = image_format.batch(MEASURED) if batch_size is None else batch_size
     check(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
     randomness = Randomness(seed, "bound")
     sums = torch.zeros(3, steps, dtype=torch.float64)  # of terms, errors of x_0 and of eps

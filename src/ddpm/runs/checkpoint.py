@@ -108,7 +108,8 @@ def load_checkpoint(path: Path, training: bool = False) -> tuple[Tensors, dict[s
             tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise Damaged(
-            f"{path} is damaged or is no checkpoint ({error}); use an older one or train again"
+            f"{path} is damaged or is no checkpoint ({error}); use an older one or train again, or "
+            "make a run of other people's weights with `ddpm import`"
         ) from error
     except OSError as error:
         raise DdpmError(f"cannot read {path} ({error.strerror or error})") from error
@@ -129,7 +130,10 @@ def load_checkpoint(path: Path, training: bool = False) -> tuple[Tensors, dict[s
 def _described(header: dict[str, str], path: Path) -> dict[str, Any]:
     """The description inside a file's header."""
     if "ddpm" not in header:
-        raise Damaged(f"{path} was not written by ddpm: it does not describe its model")
+        raise Damaged(
+            f"{path} was not written by ddpm: it does not describe its model; `ddpm import` makes "
+            "a run of other people's weights"
+        )
     try:
         metadata = json.loads(header["ddpm"])
     except json.JSONDecodeError as error:

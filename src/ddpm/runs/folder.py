@@ -209,7 +209,8 @@ def find_checkpoint(path: Path) -> Path:
     check(
         there,
         f"{path} does not exist; give the folder of a run, a checkpoint, or a model that comes "
-        f"with the package ({', '.join(pretrained())})",
+        f"with the package ({', '.join(pretrained())}); `ddpm import` makes a run of one of the "
+        "Hugging Face hub",
     )
     check(len(found) > 0, f"{path} holds no checkpoint; is it the folder of a training run?")
     return found[-1]

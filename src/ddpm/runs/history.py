@@ -19,6 +19,9 @@ class History:
         images_before, seconds_before: of those, what the weights it started from had seen.
         loss: the module and name of an own loss function; None for `training.loss`.
         facts: what the training images are known by; None in files of older versions.
+        origin: of imported weights, where they come from; then nothing else may be known.
+        began_from: the origin of the imported weights that training began from; what was seen is
+            then what was seen since.
     """
 
     data: str = ""
@@ -29,6 +32,8 @@ class History:
     seconds_before: float = 0.0
     loss: str | None = None
     facts: DataFacts | None = None
+    origin: str | None = None
+    began_from: str | None = None
 
     @staticmethod
     def read(stored: dict[str, Any]) -> History:

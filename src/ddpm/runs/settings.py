@@ -15,11 +15,16 @@ def stored_config(run: RunFolder) -> Config:
     missing or damaged.
 
     Raises:
-        DdpmError: there is no run, or a kind is not registered.
+        DdpmError: there is no run, it was never trained here, or a kind is not registered.
     """
     check(
         exists(run.path) and bool(run.checkpoints()),
         f"{run.path} holds no checkpoint to resume from; is it the folder of a training run?",
+    )
+    check(
+        run.checkpoints()[-1] != run.checkpoint(0),
+        f"{run.path} was imported, so there is no training to resume; begin one with its weights: "
+        f"--training.start-from {run.path}",
     )
     try:
         stored = json.loads(run.config.read_text(encoding="utf-8"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -51,6 +51,7 @@ class TrainingState:
     seconds: float = 0.0
     images_before: int = 0
     seconds_before: float = 0.0
+    began_from: str | None = None
     denoising_error: DenoisingError | None = None
 
     def __post_init__(self) -> None:
@@ -80,6 +81,7 @@ class TrainingState:
             seconds_before=self.seconds_before,
             loss=self.loss,
             facts=self.facts,
+            began_from=self.began_from,
         )
 
     @property
@@ -142,8 +144,9 @@ class TrainingState:
             model.format.shape == self.format.shape
             and _without_dropout(theirs.network) == _without_dropout(ours.network)
             and model.diffusion.learns_variance == ours.diffusion.build().learns_variance,
-            f"the weights to start from are of another network ({theirs.network} for images of "
-            f"shape {model.format.shape}); give this run the same network settings",
+            f"the weights to start from are of another network, for images of shape "
+            f"{model.format.shape}; give this run such images and the same network settings"
+            f"{_differences(theirs.network, ours.network)}",
         )
         check(
             theirs.diffusion.prediction_type == ours.diffusion.prediction_type,
@@ -158,6 +161,7 @@ class TrainingState:
                 *(listed(known) or "by number only", listed(wanted) or "by number only"),
             )
         self.images_before, self.seconds_before = model.history.images, model.history.seconds
+        self.began_from = model.history.origin or model.history.began_from
         weights = model.network.state_dict()
         for network in (self.network, self.ema.network):
             fill(network, weights)
@@ -189,6 +193,7 @@ class TrainingState:
                 fill(network, tensors, f"{prefix}.")
             self.step = history.step
             self.images_before = history.images_before
+            self.began_from = history.began_from
             self.seconds_before = history.seconds_before
             self.seconds = history.seconds - history.seconds_before
             self.denoising_error = DenoisingError.from_tensors(tensors)
@@ -219,6 +224,20 @@ class TrainingState:
 def _without_dropout(network: Any) -> Any:
     """Settings of a network, with the dropout that weights do not depend on taken out."""
     return replace(network, dropout=0.0) if hasattr(network, "dropout") else network
+
+
+def _differences(theirs: Any, ours: Any) -> str:
+    """The settings of another network, where ours are others."""
+    if type(theirs) is not type(ours):
+        return f": {theirs}"
+    names = [field.name for field in fields(theirs) if field.name != "dropout"]
+    values = {name: getattr(theirs, name) for name in names}
+    said = [
+        f"network.{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for name, value in values.items()
+        if value != getattr(ours, name)
+    ]
+    return ": " * bool(said) + ", ".join(said)
 
 
 def fill(network: nn.Module, tensors: Tensors, prefix: str = "") -> None:
