@@ -52,6 +52,14 @@ UNETS = {
     "256": UNET_256,
     "256, one head": UNET_256 | {"attention_head_dim": None},
 }
+SMALL = UNET_CIFAR10_LATER | {
+    "block_out_channels": [8, 16],
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "sample_size": 8,
+}
 SCHEDULER = {
     "_class_name": "DDPMScheduler",
     "_diffusers_version": "0.1.1",

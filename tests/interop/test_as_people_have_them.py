@@ -15,21 +15,13 @@ from ddpm.cli import main
 from ddpm.sampling import Ddim
 from interop.google_forms import (
     SCHEDULER,
-    UNET_CIFAR10_LATER,
+    SMALL,
     random_unet,
     write_json,
     write_pipeline,
 )
 from mistakes import everything_below, refused
 
-SMALL = UNET_CIFAR10_LATER | {
-    "block_out_channels": [8, 16],
-    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
-    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "sample_size": 8,
-}
 COSINE = SCHEDULER | {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample"}
 
 

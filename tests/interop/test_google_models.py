@@ -14,6 +14,7 @@ from helpers import checkpoints
 from interop.google_forms import (
     SCHEDULER,
     SCHEDULER_LATER,
+    SMALL,
     UNET_256,
     UNET_CIFAR10_LATER,
     UNETS,
@@ -166,16 +167,8 @@ DIFFUSIONS = {
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A pipeline of the smallest network, to which a test gives its own scheduler."""
-    settings = UNET_CIFAR10_LATER | {
-        "block_out_channels": [8, 16],
-        "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
-        "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
-        "layers_per_block": 1,
-        "norm_num_groups": 4,
-        "sample_size": 8,
-    }
-    network = random_unet(settings)
-    return write_pipeline(tmp_path_factory.mktemp("small") / "theirs", network, settings), network
+    network = random_unet(SMALL)
+    return write_pipeline(tmp_path_factory.mktemp("small") / "theirs", network, SMALL), network
 
 
 def exactly(scheduler):

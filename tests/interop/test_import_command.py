@@ -108,6 +108,7 @@ def test_a_source_that_is_ours_already_is_told(tmp_path, no_import):
     no_import(tmp_path / "made", "is a run of ddpm")
     (checkpoint,) = checkpoints(tmp_path / "made")
     no_import(checkpoint, "is a file of ddpm")
+    no_import("cifar10-small", "comes with the package")
     no_import(tmp_path / "made" / "config.json", "config.json")
 
 

@@ -10,18 +10,11 @@ from PIL import Image
 
 import ddpm
 from ddpm.cli import main
-from interop.google_forms import UNET_CIFAR10_LATER, random_unet, write_pipeline
+from interop.google_forms import SMALL, random_unet, write_pipeline
 
 PAGE = (Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
 COMMANDS = re.search(r"```sh\n(.*?)```", PAGE, re.S)[1].splitlines()
-SMALL = UNET_CIFAR10_LATER | {
-    "block_out_channels": [8, 16],
-    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
-    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "sample_size": 32,
-}
+FORM = SMALL | {"sample_size": 32}
 # What makes the stand-in's network of the preset's, and a training of two steps.
 AS_SMALL = [
     *("--network.ch", "8", "--network.ch-mult", "1", "2", "--network.num-res-blocks", "1"),
@@ -46,7 +39,7 @@ def place(tmp_path, monkeypatch):
     pictures(Path("cifar10/test"), 32, 1)
     pictures(Path("pictures"), 2, 2)
     cache = tmp_path / "hub" / "models--google--ddpm-cifar10-32"
-    write_pipeline(cache / "snapshots" / "0123abc", random_unet(SMALL), SMALL, flat=True)
+    write_pipeline(cache / "snapshots" / "0123abc", random_unet(FORM), FORM, flat=True)
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text("0123abc")
     import huggingface_hub.constants as constants

@@ -12,6 +12,7 @@ from ddpm.interop.hub import download, is_hub_id
 from ddpm.interop.naming import listed
 from ddpm.interop.openai import is_openai, read_openai
 from ddpm.interop.weights_file import read_weights
+from ddpm.pretrained import pretrained
 from ddpm.runs.folder import RunFolder
 from ddpm.runtime.paths import exists, user_path
 
@@ -30,6 +31,10 @@ def read_foreign(source: str, told: Told | None = None) -> Foreign:
     told = told or Told()
     path = user_path(source)
     if not exists(path):
+        check(
+            source not in pretrained(),
+            f"{source} comes with the package, and every command takes it as it is",
+        )
         check(
             is_hub_id(source),
             f"{source} does not exist; give a folder in diffusers' layout, a file of weights, or a "
