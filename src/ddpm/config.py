@@ -105,13 +105,13 @@ class UNetConfig:
     """Dropout probability inside the res-blocks."""
     norm_groups: int = 32
     """Groups of every GroupNorm."""
+    classes: int = 0
+    """Classes of a conditional model; 0 for none."""
     head_channels: int | None = None
     """Channels of an attention head; None, as in the paper, for one head."""
     variant: Variant = "paper"
     """Constants that no weights tell: paper; or openai, those of improved-diffusion and the
     defaults of diffusers."""
-    classes: int = 0
-    """Classes of a conditional model; 0 for none."""
 
     def build(self, shape: Shape, out_channels: int) -> UNet:
         """See `NetworkConfig.build`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from ddpm.model import Ddpm
 from ddpm.runs.checkpoint import TRAINING, Tensors, load_checkpoint, save_checkpoint
 from ddpm.runs.folder import RunFolder, load_newest
 from ddpm.runs.history import History
-from ddpm.runtime.atomic import atomically, to_json, write_text
+from ddpm.runtime.atomic import to_json, write_text
 from ddpm.runtime.device import Precision, best_device
 from ddpm.runtime.paths import user_path
 
@@ -143,42 +142,28 @@ def store_denoising_error(model: Ddpm, file: Path) -> None:
     """Add a model's denoising error to the file it was loaded from.
 
     Where the file says nothing of the images it was trained on, what the model knows of them now is
-    added too, there and in the `config.json` of the run, if there is one.
+    added too, there and then in the `config.json` of the run, if there is one.
 
     Args:
         model: just measured, for the null class if it knows classes.
         file: see `load_with_file`.
 
     Raises:
-        DdpmError: a file cannot be written; both stay as they were.
+        DdpmError: a file cannot be written; it stays as it was.
     """
     assert model.denoising_error is not None
     assert model.label is None
     tensors, metadata = load_checkpoint(file, training=True)
     described = {key: metadata[key] for key in ("config", "images", "history")}
-    facts = model.history.facts
-    with contextlib.ExitStack() as stack:
-        if facts is not None and described["history"].get("facts") is None:
-            described["history"] |= {"data": model.history.data, "facts": asdict(facts)}
-            described["config"]["data"]["path"] = model.config.data.path
-            stack.enter_context(_config_says(RunFolder.of(file), described))
-        save_checkpoint(file, tensors | model.denoising_error.tensors(), described)
-
-
-@contextlib.contextmanager
-def _config_says(run: RunFolder | None, described: dict[str, Any]) -> Iterator[None]:
-    """Have the `config.json` of a run, if there is one, say what a checkpoint does; as it was again
-    if what is done inside fails."""
-    if run is None or not run.config.is_file():
-        yield
-        return
-    before, said = run.config.read_bytes(), {}
-    with contextlib.suppress(TypeError, ValueError):  # a damaged one is written anew
-        said = dict(json.loads(before))
-    said |= {**described["config"], "images": described["history"]["facts"]}
-    write_text(run.config, to_json(said, indent=2) + "\n")
-    try:
-        yield
-    except BaseException:
-        atomically(run.config, lambda partial: partial.write_bytes(before))
-        raise
+    facts, run = model.history.facts, RunFolder.of(file)
+    adopted = facts is not None and described["history"].get("facts") is None
+    if facts is not None and adopted:
+        described["history"] |= {"data": model.history.data, "facts": asdict(facts)}
+        described["config"]["data"]["path"] = model.config.data.path
+    save_checkpoint(file, tensors | model.denoising_error.tensors(), described)
+    if adopted and run is not None and run.config.is_file():
+        said: dict[str, Any] = {}
+        with contextlib.suppress(TypeError, ValueError):  # a damaged one is written anew
+            said = dict(json.loads(run.config.read_bytes()))
+        said |= {**described["config"], "images": described["history"]["facts"]}
+        write_text(run.config, to_json(said, indent=2) + "\n")

@@ -104,6 +104,9 @@ class Ddpm:
         """The network as the diffusion maths calls it: no gradient, no dropout, float32 out.
 
         Of a conditional model it is the network of the class that was given, or of the null class.
+
+        Raises:
+            DdpmError: when it is called with an x that needs a gradient.
         """
         forward, null = in_precision(self.network, self._precision()), self.config.classes
         if null:

@@ -21,6 +21,7 @@ from ddpm.loading import load
 from ddpm.model import Ddpm
 from ddpm.runtime.progress import Counter
 from helpers import tiny_config, tiny_images, tiny_model
+from typecheck import unchecked
 
 T = 20  # of the tiny model
 
@@ -190,3 +191,8 @@ def test_the_error_of_large_images_is_added_up_in_parts_and_is_that_of_all():
     parts, whole = measured(image_format), measured(InOnePart(1, 64, 64, 17))
     assert np.allclose(parts.xstart_mse, whole.xstart_mse, rtol=1e-6)
     assert parts.decoder_bpd == pytest.approx(whole.decoder_bpd, rel=1e-9)
+
+
+def test_a_number_of_timesteps_must_be_whole():
+    with unchecked(), pytest.raises(DdpmError, match="whole number"):
+        measured_timesteps(20, 5.5)

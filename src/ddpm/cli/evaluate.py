@@ -63,7 +63,8 @@ class Evaluate:
     seed: int | None = None
     """Decides the noise; 0 by default."""
     batch_size: int | None = None
-    """Images in one network call; 256 by default, or fewer large ones."""
+    """Images in one call: 256 by default, of large images fewer for the model, but not for
+    --features."""
     precision: Precision | None = None
     """Of the network: fp32 or bf16; what it was trained in by default."""
     out: Path | None = None

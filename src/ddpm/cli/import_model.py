@@ -34,7 +34,7 @@ class Import:
     out: Path | None = None
     """The folder of the run; it must be new or empty."""
     image_size: int | None = None
-    """Side of the images, for files of weights."""
+    """Side of the images, where the source does not say it."""
     norm_groups: int | None = None
     """Groups of every GroupNorm, for files of weights; 32 by default."""
     heads: int | None = None

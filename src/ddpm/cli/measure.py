@@ -25,7 +25,7 @@ from ddpm.runtime import parallel
 from ddpm.runtime.atomic import check_writable
 from ddpm.runtime.paths import exists, user_path
 
-WARM = 1.0  # seconds: a call that took as long was not slow because it was the first
+WARM = 1.0  # seconds: on a CPU a call that took as long was not slow because it was the first
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ def run(argv: Sequence[str]) -> int:
     )
     file = where(name, measured, args.out)
     parallel.on_main(lambda: check_writable(file.parent))  # before the time is spent
+    check(
+        args.data is not None or not came_from_elsewhere(model),
+        "this model came from elsewhere and does not say what images it was trained on; name them "
+        "(`ddpm measure RUN --data FOLDER`), and from then on it does",
+    )
     source = open_for(model, args.data, "train")
     adopted = args.data is not None and came_from_elsewhere(model)
     if args.data is not None and adopted:
@@ -135,7 +140,7 @@ def forecast(model: Ddpm, source: ImageSource, args: Measure) -> str:
         begun = time.perf_counter()
         denoiser(x, t).cpu()  # which waits for a GPU
         seconds = time.perf_counter() - begun
-        if seconds > WARM:
+        if seconds > WARM and model.device.type == "cpu":
             break
     mine = -(-steps // parallel.size())
     return (

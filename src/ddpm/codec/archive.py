@@ -15,7 +15,7 @@ from torch import Tensor
 from ddpm.codec.header import MAX_THREADS, MAX_VALUES, File, Header, parse
 from ddpm.codec.model import CodecModel
 from ddpm.codec.tiles import cut, grid, join, masks
-from ddpm.codec.transmission import Spent, Walk, receive, send
+from ddpm.codec.transmission import BATCH, Spent, Walk, receive, send
 from ddpm.data.images import ImageFormat
 from ddpm.errors import check
 from ddpm.runtime.progress import Counter, Progress
@@ -186,7 +186,9 @@ def decompress(
     check(
         result.exact or not file.is_complete,
         "the file is complete but does not decode to the original pixels: it is damaged, or this "
-        "machine's arithmetic differs from that of the machine that wrote it",
+        "machine's arithmetic differs from that of the machine that wrote it"
+        + ", or an earlier version wrote it"
+        * (model.format.batch(BATCH) != BATCH),
     )
     return result
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ddpm.data.images import ImageFormat
 from ddpm.diffusion.bound_terms import discretized_gaussian_log_likelihood
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
-from ddpm.errors import check
+from ddpm.errors import check, whole_number
 from ddpm.runtime import parallel
 from ddpm.runtime.progress import Counter, Progress
 from ddpm.runtime.randomness import Randomness
@@ -120,6 +120,7 @@ def measured_timesteps(total: int, count: int | None = None) -> NDArray[np.int64
             2 <= count <= total,
             f"the number of timesteps must lie in 2..{total}, all that this model has, got {count}",
         )
+        count = whole_number("the number of timesteps", count, 2)
         i = np.arange(count)
         steps = ((i / (count - 1)) ** POWER * (total - 1)).round().astype(np.int64)
         steps = np.maximum.accumulate(steps - i) + i  # the first few are pushed apart

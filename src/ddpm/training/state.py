@@ -142,11 +142,15 @@ class TrainingState:
         theirs, ours = model.config, self.config
         check(
             model.format.shape == self.format.shape
-            and _without_dropout(theirs.network) == _without_dropout(ours.network)
-            and model.diffusion.learns_variance == ours.diffusion.build().learns_variance,
+            and _without_dropout(theirs.network) == _without_dropout(ours.network),
             f"the weights to start from are of another network, for images of shape "
             f"{model.format.shape}; give this run such images and the same network settings"
             f"{_differences(theirs.network, ours.network)}",
+        )
+        check(
+            model.diffusion.learns_variance == ours.diffusion.build().learns_variance,
+            f"the weights to start from are of another network, one of variance_type "
+            f"{model.diffusion.variance_type}; give this run the same (diffusion.variance_type)",
         )
         check(
             theirs.diffusion.prediction_type == ours.diffusion.prediction_type,
@@ -230,13 +234,12 @@ def _differences(theirs: Any, ours: Any) -> str:
     """The settings of another network, where ours are others."""
     if type(theirs) is not type(ours):
         return f": {theirs}"
-    names = [field.name for field in fields(theirs) if field.name != "dropout"]
-    values = {name: getattr(theirs, name) for name in names}
-    said = [
-        f"network.{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
-        for name, value in values.items()
-        if value != getattr(ours, name)
-    ]
+    said = []
+    for field in fields(theirs):
+        value = getattr(theirs, field.name)
+        if field.name != "dropout" and value != getattr(ours, field.name):
+            words = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            said.append(f"network.{field.name} {words or 'none'}")
     return ": " * bool(said) + ", ".join(said)
 
 
