@@ -66,8 +66,8 @@ def run(argv: Sequence[str]) -> int:
     parallel.on_main(lambda: check_writable(file.parent))  # before the time is spent
     check(
         args.data is not None or not came_from_elsewhere(model),
-        "this model came from elsewhere and does not say what images it was trained on; name them "
-        "(`ddpm measure RUN --data FOLDER`), and from then on it does",
+        "this model came from elsewhere and does not say what images it was trained on; set "
+        "--data to them (`ddpm measure RUN --data FOLDER`), and from then on it does",
     )
     source = open_for(model, args.data, "train")
     adopted = args.data is not None and came_from_elsewhere(model)
