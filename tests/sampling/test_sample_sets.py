@@ -171,7 +171,7 @@ def test_processes_that_know_nothing_of_each_other_share_a_set(sample, out, tmp_
     drawn = sum(
         int(line.split()[1]) for text in said for line in text.splitlines() if line[:4] == "drew"
     )
-    assert n <= drawn < processes * n  # not every process drew everything
+    assert n <= drawn < 2 * n  # not every process drew everything
 
 
 def test_another_process_at_work_makes_this_one_begin_elsewhere(run, tmp_path):
