@@ -10,19 +10,18 @@ that was allocated, of 5 and of `--calls` steps (CUDA), or the growth of the pro
 
 from __future__ import annotations
 
-import resource
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import tyro
-from peers import diffusers_peer
+from peers import diffusers_sampling, medians, our_model
 from train import Options as TrainOptions
-from train import timed, variants
+from train import variants
 
-from ddpm import Ddpm, ImageFormat, Plan, get_preset
+from ddpm import Ddpm, Plan
 from ddpm.runtime.device import Precision
+from ddpm.runtime.memory import peak_memory
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
@@ -41,43 +40,12 @@ class Options:
     """cpu or cuda."""
 
 
-def our_model(device: torch.device, precision: Precision) -> Ddpm:
-    """An untrained CIFAR-10 model: speed does not depend on the weights."""
-    config, image_format = get_preset("cifar10"), ImageFormat(3, 32, 32)
-    network = config.build_network(image_format.shape).requires_grad_(False)
-    return Ddpm(config, image_format, network, precision=precision).to(device)
-
-
-def diffusers_sampling(batch: int, device: torch.device, calls: int) -> Callable[[], object]:
-    """Its DDIM loop, as its pipeline has it."""
-    from diffusers import DDIMScheduler
-
-    peer = diffusers_peer(batch, device, bf16=False, channels_last=False, compiled=False)
-    network = peer.network.eval()
-    scheduler = DDIMScheduler(num_train_timesteps=1000)
-
-    def sample() -> torch.Tensor:
-        scheduler.set_timesteps(calls)
-        x = torch.randn(batch, 3, 32, 32, device=device)
-        with torch.no_grad():
-            for t in scheduler.timesteps:
-                x = scheduler.step(network(x, t).sample, t, x).prev_sample
-        return ((x / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-
-    return sample
-
-
 def race(
     rows: dict[str, Callable[[], object]], rounds: int, device: torch.device, images: int, what: str
 ) -> None:
     """Time every row in turn and print medians and ratios to the first."""
-    times: dict[str, list[float]] = {name: [] for name in rows}
-    for turn in range(rounds + 1):
-        for name, call in rows.items():
-            spent = timed(call, device)
-            if turn > 0:  # the first round warms up
-                times[name].append(spent)
-    median = {name: statistics.median(values) for name, values in times.items()}
+    medians(rows, 1, device)  # warms up
+    median = medians(rows, rounds, device)
     base = median[next(iter(rows))]
     print(f"\n{what}\n| variant | s | images/s | ratio |\n| --- | --- | --- | --- |")
     for name, value in median.items():
@@ -91,7 +59,7 @@ def highest_memory(model: Ddpm, batch: int, calls: int) -> int:
     model.sample(batch, batch_size=batch, sampler="ddim", plan=Plan(calls))
     if model.device.type == "cuda":
         return torch.cuda.max_memory_allocated()
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_memory() or 0
 
 
 def main(options: Options) -> None:

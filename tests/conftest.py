@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("TERM", "dumb")
+os.environ["DDPM_PRECISION"] = "fp32"  # no stopwatch decides what a test sees
 
 from jaxtyping import install_import_hook
 

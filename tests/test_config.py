@@ -89,7 +89,13 @@ def test_learned_variances_double_the_output_channels():
     assert learned.build_network((3, 8, 8)).conv_out.out_channels == 6
 
 
-def test_the_bounds_times_are_for_networks_that_predict_the_noise():
-    diffusion = DiffusionConfig(prediction_type="v_prediction")
-    with pytest.raises(DdpmError, match=r"predict the noise \(epsilon\), not 'v_prediction'"):
-        Config(diffusion=diffusion, training=TrainingConfig(time_sampling="bound"))
+def test_the_bounds_times_are_for_networks_that_predict_the_noise_or_v():
+    for sampling in ("bound", "both"):
+        training = TrainingConfig(time_sampling=sampling)
+        for prediction in ("sample", "previous_mean"):
+            diffusion = DiffusionConfig(prediction_type=prediction)
+            with pytest.raises(
+                DdpmError, match=rf"\(epsilon\) or v_prediction, not '{prediction}'"
+            ):
+                Config(diffusion=diffusion, training=training)
+        Config(diffusion=DiffusionConfig(prediction_type="v_prediction"), training=training)

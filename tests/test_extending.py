@@ -289,7 +289,7 @@ def test_a_registered_sampler_may_be_a_function(registered):
 
 
 def test_a_name_is_given_once(registered):
-    with pytest.raises(DdpmError, match=r"registered already, by ddpm\.config\.UNetConfig"):
+    with pytest.raises(DdpmError, match=r"registered already, by ddpm\.config\.model\.UNetConfig"):
         ddpm.register("network", "unet")(Steeper)
     with unchecked(), pytest.raises(DdpmError, match="cannot register a 'sofa'"):
         ddpm.register("sofa", "red")

@@ -26,6 +26,8 @@ TOUCHED = [
     "Ancestral",
     "Ddim",
     "DpmSolver",
+    "Heun",
+    "UniPc",
     "Langevin",
     "Sampler",
     "Loss",

@@ -46,7 +46,16 @@ if TYPE_CHECKING:
     from ddpm.registry import register
     from ddpm.runs.history import History
     from ddpm.runtime.progress import Progress
-    from ddpm.sampling import Ancestral, Ddim, DpmSolver, Langevin, Sampler, SampleState
+    from ddpm.sampling import (
+        Ancestral,
+        Ddim,
+        DpmSolver,
+        Heun,
+        Langevin,
+        Sampler,
+        SampleState,
+        UniPc,
+    )
     from ddpm.training.ema import Ema
     from ddpm.training.loop import TrainingResult, train
     from ddpm.training.presets import get_preset
@@ -86,7 +95,16 @@ _HOMES = {
     "ddpm.registry": ("register",),
     "ddpm.runs.history": ("History",),
     "ddpm.runtime.progress": ("Progress",),
-    "ddpm.sampling": ("Ancestral", "Ddim", "DpmSolver", "Langevin", "SampleState", "Sampler"),
+    "ddpm.sampling": (
+        "Ancestral",
+        "Ddim",
+        "DpmSolver",
+        "Heun",
+        "Langevin",
+        "SampleState",
+        "Sampler",
+        "UniPc",
+    ),
     "ddpm.training.ema": ("Ema",),
     "ddpm.training.loop": ("TrainingResult", "train"),
     "ddpm.training.presets": ("get_preset",),
@@ -149,6 +167,7 @@ __all__ = [
     "Ema",
     "EncodedImages",
     "GaussianDiffusion",
+    "Heun",
     "History",
     "ImageFormat",
     "ImageSource",
@@ -166,6 +185,7 @@ __all__ = [
     "TrainingResult",
     "UNet",
     "UNetConfig",
+    "UniPc",
     "__version__",
     "get_preset",
     "load",

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import UInt8
@@ -29,8 +28,9 @@ from ddpm.networks.guidance import guided
 from ddpm.runs.checkpoint import description, model_tensors, save_checkpoint
 from ddpm.runs.history import History
 from ddpm.runtime import parallel
-from ddpm.runtime.device import Precision, in_channels_last, in_precision, resolve_precision
+from ddpm.runtime.device import Floats, Precision, in_channels_last, in_precision, resolve_precision
 from ddpm.runtime.paths import user_path
+from ddpm.runtime.probe import Work, faster_precision
 from ddpm.runtime.progress import Progress
 from ddpm.runtime.randomness import Randomness
 from ddpm.sampling import Callback, Sampler
@@ -56,7 +56,9 @@ class Ddpm:
         history: how long it was trained, and on what.
         denoising_error: once it was measured: an optimal trajectory, the analytic variance and
             compression need it.
-        precision: in which the network computes; what it was trained in by default.
+        precision: in which the network computes; what the configuration says by default. With auto
+            images are drawn on a CPU in the faster one (`drawing_precision`), and all else is
+            computed in fp32 there.
         label: of the class that everything is done with, for a conditional model; None for the null
             class, which stands for none (see `given`).
         guidance: s of u + s (c - u), where c is the network's output with the class and u without.
@@ -80,8 +82,7 @@ class Ddpm:
         self._null = self  # what `given` begins with
         if self.diffusion is None:
             self.diffusion = self.config.diffusion.build()
-        if self.precision is None:
-            self.precision = self.config.training.precision
+        self.precision = self.precision or self.config.training.precision
         self.network = in_channels_last(self.network.eval())
         self._chains: dict[Plan, GaussianDiffusion] = {}
 
@@ -100,19 +101,22 @@ class Ddpm:
         self.network.to(device)
         return self
 
-    def denoiser(self) -> Denoiser:
+    def denoiser(self, precision: Floats | None = None) -> Denoiser:
         """The network as the diffusion maths calls it: no gradient, no dropout, float32 out.
 
         Of a conditional model it is the network of the class that was given, or of the null class.
 
+        Args:
+            precision: fp32 or bf16; the model's own by default, in which no stopwatch has a say.
+
         Raises:
             DdpmError: when it is called with an x that needs a gradient.
         """
-        forward, null = in_precision(self.network, self._precision()), self.config.classes
+        precision, null = precision or self._precision(), self.config.classes
         if null:
             label = null if self.label is None else self.label
-            forward = guided(self.network, label, null, self.guidance, self._precision())
-        return without_gradient(forward)
+            return without_gradient(guided(self.network, label, null, self.guidance, precision))
+        return without_gradient(in_precision(self.network, precision))
 
     def epsilon(self, x: Tensor, t: Tensor | float) -> Tensor:
         """The noise in x_t at times t, [b] or one for all: what other libraries' samplers ask for.
@@ -149,9 +153,19 @@ class Ddpm:
         model._null = self._null
         return model
 
-    def _precision(self) -> Literal["fp32", "bf16"]:
-        """fp32 or bf16."""
+    def _precision(self) -> Floats:
+        """In which bits are counted."""
         return resolve_precision(self.precision or "auto", self.device)
+
+    def drawing_precision(self) -> Floats:
+        """In which images are drawn: the model's own; with auto, on a CPU, the faster one.
+
+        Which one that is is measured once for a machine and a network, in under 3 seconds; of
+        several processes every one must ask (`ddpm.runtime.probe`).
+        """
+        size, shape = self.format.batch(DRAWN), self.format.shape
+        work = Work(self.network, self.config.network, shape, size)
+        return faster_precision(self.precision or "auto", self.device, work)
 
     def noise(self, index: Tensor, seed: int) -> Callable[[int], Tensor]:
         """Noise of the images `index` of `seed`; the same in any batch.
@@ -163,8 +177,7 @@ class Ddpm:
         Returns:
             A function of a time index that gives float32 [b, c, h, w].
         """
-        source = Randomness(seed, "sample")
-        index = index.to(self.device)
+        source, index = Randomness(seed, "sample"), index.to(self.device)
         return lambda step: source.normal(index, self.format.shape, step)
 
     def chain(self, plan: Plan | None = None) -> GaussianDiffusion:
@@ -205,8 +218,8 @@ class Ddpm:
             n: how many, at least 1. The i-th of a seed is the same whatever n and the batch size.
             seed: which ones, at least 0.
             first: the number of the first image, at least 0.
-            sampler: ancestral (the paper's Algorithm 2), ddim, dpm-solver or langevin, another
-                registered name, or any `Sampler`, such as `Ddim(eta=0.5)`.
+            sampler: ancestral (the paper's Algorithm 2), ddim, dpm-solver, unipc, heun, langevin,
+                another registered name, or any `Sampler`, such as `Ddim(eta=0.5)`.
             plan: timesteps and variance; all T and the model's own by default.
             steps: short for a plan of that many steps.
             eta: short for `Ddim(eta)`, with the sampler ddim.
@@ -268,7 +281,8 @@ class Ddpm:
         size = self.format.batch(DRAWN) if batch_size is None else batch_size
         whole_number("batch_size", size, 1)
         whole_number("the seed", seed, 0)
-        parts = self.chain(plan), self.denoiser(), sampler, lambda index: self.noise(index, seed)
+        denoiser = self.denoiser(self.drawing_precision())
+        parts = self.chain(plan), denoiser, sampler, lambda index: self.noise(index, seed)
         for index, x in draw_batches(*parts, numbers, size, needed, callback, progress):
             yield index, self.format.from_unit(x).cpu()
 
@@ -281,11 +295,14 @@ class Ddpm:
     ) -> tuple[Sampler, Plan]:
         """What `sample` makes of its arguments: the sampler, and the plan without gaps.
 
+        The calibration is the null class's and takes away some of what a class alone adds, so that
+        a class without guidance is drawn without it where nothing is said.
+
         Raises:
             DdpmError: an unknown sampler, or arguments that do not go together.
         """
-        measured = self.denoising_error is not None
-        return sampler_and_plan(self.diffusion, measured, sampler, plan, steps, eta)
+        parts = self.diffusion, self.denoising_error, sampler, plan, steps, eta
+        return sampler_and_plan(*parts, calibrate=self.label is None or self.guidance > 1)
 
     def bound(
         self,
@@ -453,7 +470,6 @@ class Ddpm:
             self.label is None,
             "a file holds a model for all its classes; save it without one (model.given(None))",
         )
-        weights = self.network.state_dict()
-        tensors = model_tensors(weights, self.diffusion, self.denoising_error)
+        tensors = model_tensors(self.network.state_dict(), self.diffusion, self.denoising_error)
         described = description(self.config, self.format, self.history)
         save_checkpoint(user_path(path), tensors, described)

@@ -14,9 +14,9 @@ from ddpm.likelihood.denoising_error import (
     DenoisingError,
     measure_denoising_error,
     measured_timesteps,
-    shrink,
 )
 from ddpm.likelihood.plan import Plan
+from ddpm.likelihood.prediction_error import shrink
 from ddpm.likelihood.trajectory import (
     even_timesteps,
     optimal_timesteps,

@@ -215,6 +215,58 @@ def test_an_image_that_another_process_draws_meanwhile_is_not_drawn_again(
     assert images_of(tmp_path / "set").tolist() == images_of(tmp_path / "other").tolist()
 
 
+def test_of_two_processes_that_begin_together_one_sees_the_other(run, tmp_path, monkeypatch):
+    """Nothing is drawn between the two, so only what is left before looking can be seen."""
+    samples = SampleSet(tmp_path / "set", Drawing(load(run), str(run), plan=Plan(2)))
+    assert samples.missing(range(4))[1] == 0
+    other = os.getppid()
+    monkeypatch.setattr(sample_set.os, "getpid", lambda: other)
+    assert samples.missing(range(4))[1] == other
+
+
+def test_a_process_leaves_no_sign_behind(run, tmp_path, monkeypatch):
+    samples = SampleSet(tmp_path / "set", Drawing(load(run), str(run), plan=Plan(2)))
+    samples.fill(range(2))
+    monkeypatch.setattr(SampleSet, "_write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        samples.fill(range(4))
+    assert not list((tmp_path / "set").glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["missing", "_write", "_is_there", "pack"])
+def test_an_npz_that_another_process_ends_is_drawn_no_further(sample, name, tmp_path, monkeypatch):
+    """Its parts are then removed, whatever this process is at: nothing fails, nothing is left."""
+    assert main(sample("set.npz")) == 0
+    shutil.move("set.npz", "ended")
+    written, write, patched = [], SampleSet._write, getattr(SampleSet, name)
+
+    def counted(self, numbers, images):
+        written.extend(numbers)
+        write(self, numbers, images)
+
+    def ended(self, *arguments):
+        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.copy("ended", "set.npz")
+        return (counted if name == "_write" else patched)(self, *arguments)
+
+    monkeypatch.setattr(SampleSet, "_write", counted)
+    monkeypatch.setattr(SampleSet, name, ended)
+    assert main(sample("set.npz")) == 0
+    assert len(written) == {"_write": 2, "pack": 6}.get(name, 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ended", "set.npz"]
+    assert (tmp_path / "ended").read_bytes() == (tmp_path / "set.npz").read_bytes()
+
+
+def test_a_strip_beside_other_processes_is_the_strip_of_one(sample, tmp_path):
+    assert main(sample("alone", "--progressive")) == 0
+    (tmp_path / "set").mkdir()
+    sign = f".{os.getppid()}@{sample_set.socket.gethostname()}.working"
+    (tmp_path / "set" / sign).touch()
+    assert main(sample("set", "--progressive")) == 0
+    alone, beside = (tmp_path / f"{name}-progressive.png" for name in ("alone", "set"))
+    assert np.array_equal(np.array(Image.open(alone)), np.array(Image.open(beside)))
+
+
 # -- what is finished, and what is not -----------------------------------------------------------
 
 

@@ -28,6 +28,11 @@ TRAIN = [
     *("--training.sample-every", "0", "--training.log-every", "1"),
     *("--training.save-every", str(SAVE_EVERY)),
 ]
+OTHER = [  # what the small presets have and the paper has not
+    *("--training.optimizer", "muon", "--training.stratified-time"),
+    *("--training.time-sampling", "both", "--network.switch", "5"),
+    *("--diffusion.prediction-type", "v_prediction"),
+]
 ONE = [sys.executable, "-m", "ddpm"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TWO += ["-m", "ddpm"]
@@ -124,11 +129,12 @@ def one_kill(process, run, rng, while_saving):
     assert process.returncode == -signal.SIGKILL
 
 
-def killed_and_resumed(start, command, run, steps, kills, seed=0):
+def killed_and_resumed(start, command, run, steps, kills, options=(), seed=0):
     """Train with `kills` kills and one damaged checkpoint; how many kills hit a checkpoint."""
     rng, hits, saved, good = random.Random(seed), 0, 0, 0
     for number in range(kills):
-        process = start(command, run, steps, *(["--resume"] if checkpoints(run) else []))
+        resume = ["--resume"] if checkpoints(run) else []
+        process = start(command, run, steps, *options, *resume)
         one_kill(process, run, rng, while_saving=number % 2 == 0)
         hits += bool(half_written(run))
         logged, found = last_step(run), checkpoints(run)
@@ -141,18 +147,18 @@ def killed_and_resumed(start, command, run, steps, kills, seed=0):
         saved = good
     older, newest = checkpoints(run)
     newest.write_bytes(newest.read_bytes()[:-1000])
-    said = finish(start(command, run, steps, "--resume"))
+    said = finish(start(command, run, steps, *options, "--resume"))
     assert said.count(f"{older} is used instead") == 1  # by all processes together
     assert not list(run.rglob("*.partial"))
     return hits
 
 
-def assert_same_end(a, b, steps):
-    """The same bits: weights, averages and both moments of Adam."""
+def assert_same_end(a, b, steps, more=()):
+    """The same bits: weights, averages and all that the optimisers keep."""
     (one, described), (two, other) = (
         load_checkpoint(checkpoint_path(run, steps), training=True) for run in (a, b)
     )
-    parts = {"network", "ema", "exp_avg", "exp_avg_sq", "diffusion", "denoising_error"}
+    parts = {"network", "ema", "exp_avg", "exp_avg_sq", "diffusion", "denoising_error", *more}
     assert {name.split(".")[0] for name in one} == parts
     assert one.keys() == two.keys()
     for name in one:
@@ -163,16 +169,20 @@ def assert_same_end(a, b, steps):
     assert [step for step, _ in losses[0]] == list(range(1, steps + 1))
 
 
+@pytest.mark.parametrize("recipe", ["paper", "small presets"])
 @pytest.mark.parametrize(
     ("command", "kills"), [(ONE, KILLS), (TWO, 1)], ids=["one process", "two processes"]
 )
-def test_a_run_killed_and_resumed_ends_as_the_one_that_was_not(start, tmp_path, command, kills):
+def test_a_run_killed_and_resumed_ends_as_the_one_that_was_not(
+    start, tmp_path, command, kills, recipe
+):
+    options, more = (OTHER, ["momentum"]) if recipe == "small presets" else ([], [])
     steps = 5 * SAVE_EVERY * (kills + 1)
-    whole = start(command, tmp_path / "whole", steps)
-    hits = killed_and_resumed(start, command, tmp_path / "killed", steps, kills)
+    whole = start(command, tmp_path / "whole", steps, *options)
+    hits = killed_and_resumed(start, command, tmp_path / "killed", steps, kills, options)
     finish(whole)
     assert hits >= (kills + 1) // 2  # every second kill fell into the writing of a checkpoint
-    assert_same_end(tmp_path / "whole", tmp_path / "killed", steps)
+    assert_same_end(tmp_path / "whole", tmp_path / "killed", steps, more)
 
 
 def test_the_signals_of_schedulers_and_keyboards_end_with_128_and_their_number(

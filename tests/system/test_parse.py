@@ -51,6 +51,7 @@ def test_a_value_of_no_allowed_kind_is_told_with_what_is_allowed():
     with pytest.raises(DdpmError) as told:
         parse(Plan, ["--steps", "3", "--trajectory", "best"], "sample x")
     sentence = str(told.value)
-    assert sentence.startswith("--trajectory cannot be ['best']; it takes {even,quadratic,optimal}")
+    allowed = "{even,quadratic,optimal,smooth}"
+    assert sentence.startswith(f"--trajectory cannot be ['best']; it takes {allowed}")
     assert "type" not in sentence
     assert parse(Plan, ["--trajectory", "0", "4", "9"], "sample x") == Plan(trajectory=(0, 4, 9))

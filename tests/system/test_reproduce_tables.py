@@ -352,6 +352,14 @@ def test_the_papers_own_training_differs_in_nothing_but_what_the_paper_leaves_op
         ({"lr": 1e-3}, "learning rate", "0.001, constant", "0.0002, constant"),
         ({"loss": "vlb"}, "loss", "vlb", "simple"),
         ({"time_sampling": "bound"}, "loss", "simple, t drawn as the bound weighs it", "simple"),
+        (
+            {"time_sampling": "both", "stratified_time": True},
+            "loss",
+            "simple, t drawn evenly and as the bound weighs it, half and half, "
+            "t spread over the batch",
+            "simple",
+        ),
+        ({"optimizer": "muon"}, "optimiser", "muon", "adam"),
         ({"ema_decay": 0.5}, "EMA", "0.5", "0.9999"),
         ({"precision": "bf16"}, "precision", "bf16", "not stated"),
     ],

@@ -90,6 +90,14 @@ def test_dropout_depends_on_the_micro_batch_and_not_on_who_computes_it(alone, se
     assert theirs == pytest.approx(mine, rel=1e-5)
 
 
+def test_muon_spread_times_and_two_networks_are_the_same(alone, several):
+    assert losses(several[1] / "recipe") == pytest.approx(losses(alone[1] / "recipe"), rel=1e-5)
+    assert any(name.startswith("momentum.above.") for name in alone[0]["recipe"])
+    for name, value in alone[0]["recipe"].items():
+        found = several[0][0]["recipe"][name]
+        torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-5, msg=name)
+
+
 def test_samples_bounds_and_errors_are_the_same_in_every_process(alone, several):
     for found in several[0]:
         assert torch.equal(found["samples"], several[0][0]["samples"])

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
@@ -18,21 +19,71 @@ from ddpm.training.step import TrainingStep
 from helpers import checkpoints, tiny_config, tiny_images, tiny_model, with_training
 
 
-def drawn_times(n=4000, **training):
-    """The timesteps of the first images of a run, and the schedule."""
+def run_of(prediction="epsilon", **training):
+    """A run before its first step."""
     config = tiny_config(**training)
-    step = TrainingStep(TrainingState(config, tiny_model().format, torch.device("cpu")))
+    config = replace(config, diffusion=replace(config.diffusion, prediction_type=prediction))
+    return TrainingStep(TrainingState(config, tiny_model().format, torch.device("cpu")))
+
+
+def drawn_times(n=4000, **settings):
+    """The timesteps of the first images of a run, and the schedule."""
+    step = run_of(**settings)
     return step.times(torch.arange(n)), step.diffusion.schedule
 
 
-@pytest.mark.parametrize("name", ["uniform", "bound"])
-def test_every_timestep_comes_as_often_as_it_should(name):
-    times, schedule = drawn_times(time_sampling=name)
-    weights = schedule.bound_weights if name == "bound" else torch.ones(20).numpy()
+def shares(name, schedule, is_v=False):
+    """How often each t should come."""
+    weights = schedule.bound_weights * (schedule.alphas_cumprod if is_v else 1)
+    bound, even = weights / weights.sum(), np.full(20, 1 / 20)
+    return {"uniform": even, "bound": bound, "both": (even + bound) / 2}[name]
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("name", ["uniform", "bound", "both"])
+def test_every_timestep_comes_as_often_as_it_should(name, prediction):
+    times, schedule = drawn_times(time_sampling=name, prediction=prediction)
+    expected = shares(name, schedule, prediction == "v_prediction")
     counts = torch.bincount(times, minlength=20).numpy()
     assert counts.shape == (20,)
-    assert chisquare(counts, weights / weights.sum() * len(times)).pvalue > 1e-3
-    assert weights.max() / weights.min() > (4 if name == "bound" else 0)
+    assert chisquare(counts, expected * len(times)).pvalue > 1e-3
+    assert expected.max() / expected.min() > (2 if name != "uniform" else 0)
+
+
+@pytest.mark.parametrize("name", ["uniform", "bound", "both"])
+def test_the_times_of_a_batch_can_be_spread_evenly(name):
+    step = run_of(time_sampling=name, stratified_time=True, batch_size=64)
+    expected, schedule = shares(name, step.diffusion.schedule), step.diffusion.schedule
+    assert len(schedule.betas) == 20
+    total, firsts = np.zeros(20), []
+    for number in range(200):
+        step.state.step = number
+        times = step.times(torch.arange(64))
+        counts = np.bincount(times.numpy(), minlength=20)
+        assert (np.abs(counts - 64 * expected) < 1 + 1e-9).all()  # no luck in a single batch
+        total += counts
+        firsts.append(int(times[0]))
+    np.testing.assert_allclose(total / total.sum(), expected, atol=2e-3)  # nor bias over many
+    # No row of the batch, and so no image, has times of its own.
+    assert chisquare(np.bincount(firsts, minlength=20), expected * 200).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("name", ["uniform", "bound"])
+@pytest.mark.parametrize("stratified", [True, False])
+def test_the_times_of_an_image_do_not_depend_on_who_computes_it(name, stratified):
+    step = run_of(time_sampling=name, stratified_time=stratified, batch_size=12)
+    step.state.step = 5
+    whole = step.times(torch.arange(12))
+    parts = [step.times(torch.arange(i, i + 3)) for i in range(0, 12, 3)]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_the_average_loss_of_v_under_the_bounds_times_is_the_bound():
+    times, schedule = drawn_times(n=200_000, time_sampling="bound", prediction="v_prediction")
+    error = 0.3 + 0.7 * torch.arange(20).double() / 19  # of the noise, at each t
+    weights, abar = torch.tensor(schedule.bound_weights), torch.tensor(schedule.alphas_cumprod)
+    estimate = (weights * abar).sum() * (error / abar)[times].mean()
+    assert float(estimate) == pytest.approx(float((weights * error).sum()), rel=5e-3)
 
 
 def test_the_average_loss_under_the_bounds_times_is_the_bound():

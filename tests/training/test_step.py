@@ -51,8 +51,8 @@ def test_the_optimiser_is_the_papers_adam(tmp_path):
     from ddpm.training.state import TrainingState
 
     state = TrainingState(tiny_config(), ImageFormat(1, 8, 8, 17), torch.device("cpu"))
-    group = state.optimizer.param_groups[0]
-    assert type(state.optimizer) is torch.optim.Adam
+    group = state.optimizers.parts[0][0].param_groups[0]
+    assert type(state.optimizers.parts[0][0]) is torch.optim.Adam
     assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.9, 0.999), 1e-8, 0)
 
 

@@ -15,15 +15,26 @@ from ddpm.data.images import ImageFormat
 from ddpm.errors import DdpmError
 from ddpm.loading import load
 from ddpm.networks import sharding
+from ddpm.runs.checkpoint import load_checkpoint
 from ddpm.runtime import parallel
 from ddpm.training import loop, state, step, train
-from helpers import tiny_config, tiny_images, tiny_model, with_training
+from helpers import checkpoint_path, tiny_config, tiny_images, tiny_model, with_training
 
 CONFIG = tiny_config(
     flip=True, batch_size=8, steps=50, log_every=1, save_every=25, sample_every=50
 )  # fmt: skip
 # In colour, since grey images lie in memory either way and dropout follows that order.
 DROPOUT = tiny_config(dropout=0.3, channels=3, batch_size=8, steps=5, log_every=1)
+
+# What the small presets have and the paper has not.
+RECIPE = replace(
+    tiny_config(
+        optimizer="muon", stratified_time=True, time_sampling="both", batch_size=8, steps=5,
+        log_every=1,
+    ),
+    network=replace(CONFIG.network, switch=5),
+    diffusion=replace(CONFIG.diffusion, prediction_type="v_prediction"),
+)  # fmt: skip
 
 
 def work(folder):
@@ -40,6 +51,8 @@ def work(folder):
     dropout = with_training(DROPOUT, accumulate=4 // parallel.size())
     train(dropout, tiny_images(channels=3), folder / "drop")
     step.TrainingStep.__call__ = real
+    train(RECIPE, tiny_images(), folder / "recipe")
+    found["recipe"] = weights(folder / "recipe")
     found["samples"] = load(folder / "run", "cpu").sample(64, seed=3, batch_size=24)
     model = tiny_model()
     found["three"] = model.sample(3)
@@ -50,6 +63,12 @@ def work(folder):
     found["exchanges"], found["held"] = one_step()
     found["mistakes"] = [told(mistake, folder) for mistake in (log_fails, data_fails, save_fails)]
     return found
+
+
+def weights(run):
+    """All numbers of a run's last checkpoint but its averages."""
+    tensors, _ = load_checkpoint(checkpoint_path(run, 5), training=True)
+    return {name: value for name, value in tensors.items() if not name.startswith("ema.")}
 
 
 def one_step():
@@ -69,7 +88,7 @@ def one_step():
         taken.network.register_comm_hook(None, hook)
     taken(tiny_images(8).images[taken.rows])
     tensors = [*training.network.parameters(), *training.ema.network.parameters()]
-    for moments in training.optimizer.state.values():
+    for moments in training.optimizers.parts[0][0].state.values():
         tensors += [moments["exp_avg"], moments["exp_avg_sq"]]
     held = (t.to_local() if isinstance(t, DTensor) else t for t in tensors)
     return count, sum(t.numel() for t in held)

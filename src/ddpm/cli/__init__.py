@@ -33,7 +33,7 @@ COMMANDS = {
     "import": "make a run of somebody else's model: of diffusers, or the authors' naming",
     "export": "write a model for diffusers, or its weights in the authors' naming",
     "models": "list the trained models that come with the package",
-    "info": "say what a trained model, or a picture that one drew, is",
+    "info": "say what a model or a picture is, or what a run of a preset will cost",
     "demo": "train, sample and show the embedded digits in a few minutes",
 }
 
@@ -66,11 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ddpm.cli.parse import as_flags
     from ddpm.errors import DdpmError
     from ddpm.runtime import parallel
+    from ddpm.runtime.threads import limit_threads
 
     try:
         name, rest = with_imports(arguments)
         command = load_command(name)
         with parallel.process_group():
+            limit_threads()
             return int(command.run(rest) or 0)
     except BrokenPipeError:  # of `| head`, which has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -73,7 +73,8 @@ class MeasuredBound:
     def __str__(self) -> str:
         found = self.settings
         words = bound_words(found["images"], f"images of {found['data']}", found["steps"])
-        return f"{words}, variance {found['variance']}"
+        calibrated = ", calibrated" if found.get("calibrated") else ""
+        return f"{words}, variance {found['variance']}{calibrated}"
 
 
 def bound_words(count: int, images: str, steps: int) -> str:
@@ -106,6 +107,7 @@ def find_bound(
         if "xstart_mse" in document
         and asked.items() <= document["settings"].items()
         and document["settings"].get("class") == model.label
+        and document["settings"].get("calibrated", False) == bool(plan.calibrated)
     ]
     return max(fitting, key=lambda found: found.settings["images"], default=None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ from ddpm.likelihood.plan import Plan
 from ddpm.model import Ddpm
 from ddpm.provenance import Provenance, fingerprint, model_name
 from ddpm.runtime.atomic import to_json
-from ddpm.runtime.device import resolve_precision
+from ddpm.runtime.device import Floats
 from ddpm.sampling import Sampler
 
 
@@ -53,9 +53,9 @@ class Drawing:
         return self._planned[0]
 
     @cached_property
-    def precision(self) -> str:
-        """fp32 or bf16."""
-        return resolve_precision(self.model.precision or "auto", self.model.device)
+    def precision(self) -> Floats:
+        """fp32 or bf16; see `Ddpm.drawing_precision`."""
+        return self.model.drawing_precision()
 
     def __str__(self) -> str:
         eta = "" if self.eta is None else f" (eta {self.eta:g})"
@@ -77,7 +77,7 @@ class Drawing:
             "model": fingerprint(self.model),
             "seed": self.seed,
             "sampler": self.sampler if self.eta is None else f"{self.sampler} (eta {self.eta:g})",
-            "plan": asdict(self.plan),
+            "plan": self.plan.document(),
             "precision": self.precision,
             "batch_size": self.batch_size,
         }
@@ -98,6 +98,8 @@ class Drawing:
             words += ["--trajectory", *([plan.trajectory] if not own else plan.trajectory)]
         if plan.variance is not None:
             words += ["--variance", plan.variance]
+        if plan.calibrated is not None:
+            words += ["--calibrated" if plan.calibrated else "--no-calibrated"]
         if self.model.label is not None:
             name = self.model.class_names[self.model.label]  # a number could be another's name
             words += [f"--class={name}", "--guidance", self.model.guidance]

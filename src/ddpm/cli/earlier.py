@@ -92,8 +92,11 @@ def figures_of(document: dict[str, Any]) -> dict[str, str]:
     if "archive_bytes" in document:
         size = f"{document['archive_bytes']:,} bytes"
         return {"bits/dim, one archive": f"{document['bits_per_dim']:.4f} ({size})"}
+    precision = document.get("precision")
+    drawn = f" (samples drawn in {precision})" if precision else ""
     return {
-        name: f"{figure['value']:.4g}" for name, figure in (document.get("measures") or {}).items()
+        name: f"{figure['value']:.4g}{drawn}"
+        for name, figure in (document.get("measures") or {}).items()
     }
 
 

@@ -66,7 +66,8 @@ class Evaluate:
     """Images in one call: 256 by default, of large images fewer for the model, but not for
     --features."""
     precision: Precision | None = None
-    """Of the network: fp32 or bf16; what it was trained in by default."""
+    """Of the network: fp32 or bf16, or auto: on a CPU the faster one for pictures, and fp32 for
+    bits."""
     out: Path | None = None
     """Folder for the figures; RUN/evaluation by default."""
 
@@ -140,6 +141,7 @@ def check_arguments(args: Evaluate) -> None:
             ("--batch-size", args.batch_size),
             ("--trajectory", args.plan.trajectory),
             ("--variance", args.plan.variance),
+            ("--calibrated", args.plan.calibrated),
         ):
             check(value is None, f"{option} has no effect on --codec; leave it out")
     check(
@@ -165,6 +167,7 @@ def check_for_set(name: str, args: Evaluate) -> None:
         ("--steps", plan.steps),
         ("--trajectory", plan.trajectory),
         ("--variance", plan.variance),
+        ("--calibrated", plan.calibrated),
         ("--precision", args.precision),
         ("--data", args.data),
         ("--class", args.given.label),
@@ -199,7 +202,8 @@ def evaluate_bpd(
     count = f"{len(images):,} image{'s' * (len(images) > 1)}"
     said = f"{bound.mean:.4f}{error} bits/dim on {count} of {images.name}, {plan}"
     if plan.variance == "analytic" and model.denoising_error is not None:
-        predicted = predicted_bpd(model.diffusion.schedule, model.denoising_error, bound.timesteps)
+        table = model.denoising_error.calibrated if plan.calibrated else model.denoising_error
+        predicted = predicted_bpd(model.diffusion.schedule, table, bound.timesteps)
         said += (
             f"; the error measured on {model.denoising_error.images:,} images predicted "
             f"{predicted + bound.prior.mean():.4f}"

@@ -11,6 +11,7 @@ from ddpm.cli.parse import parse, positional, say, typed
 from ddpm.errors import DdpmError
 from ddpm.interop.export import export_diffusers, export_weights
 from ddpm.loading import load
+from ddpm.model import Ddpm
 from ddpm.provenance import model_name
 from ddpm.runtime.paths import user_path
 
@@ -41,8 +42,23 @@ def run(argv: Sequence[str]) -> int:
             f"card: in {out}",
             f"load it with DDPMPipeline.from_pretrained({str(out)!r}), or `ddpm import {typed(out)}"
             " --out RUN`",
+            *stays_behind(model),
         )
     else:
         export_weights(model, out)
-        say(f"{model.num_parameters:,} averaged weights in the authors' naming: in {out}")
+        say(
+            f"{model.num_parameters:,} averaged weights in the authors' naming: in {out}",
+            *stays_behind(model),
+        )
     return 0
+
+
+def stays_behind(model: Ddpm) -> list[str]:
+    """A line about what was measured and changes what is drawn, if it was."""
+    error = model.denoising_error
+    if error is None or error.calibration is None:
+        return []
+    return [
+        "the calibration of the predicted x_0 stays behind: others draw as ours do with "
+        "--no-calibrated; of what is imported again, `ddpm measure` finds it"
+    ]

@@ -17,8 +17,10 @@ from ddpm.cli.sample import free_name
 from ddpm.data.exact_files import save_png
 from ddpm.data.open import Split
 from ddpm.errors import check
-from ddpm.figures.figure import Figure, at_a_time
+from ddpm.figures.figure import Figure, SampledFigure, at_a_time
+from ddpm.figures.interpolation import InterpolatedFigure
 from ddpm.figures.named import FIGURES, figure_named
+from ddpm.likelihood.plan import Plan
 from ddpm.loading import load
 from ddpm.model import Ddpm
 from ddpm.provenance import Provenance
@@ -142,10 +144,23 @@ def provenance(
     shown = [] if images is None else [images]
     command = ["figure", name, run_name, *shown, *rest]
     settings = dataclasses.asdict(args.figure)
+    if "plan" in settings:
+        settings["plan"] = told_plan(model, args.figure).document()
     if "batch_size" in settings:  # which decides how the network's sums are rounded
         settings["batch_size"] = at_a_time(model, settings["batch_size"])
     if args.figure.network:
-        settings["precision"] = resolve_precision(model.precision or "auto", model.device)
+        drawn = isinstance(args.figure, SampledFigure | InterpolatedFigure)
+        exact = resolve_precision(model.precision or "auto", model.device)
+        settings["precision"] = model.drawing_precision() if drawn else exact
     if model.label is not None:
         settings |= {"class": model.label, "guidance": model.guidance}
     return Provenance.of(model, run_name, command, **settings).chunks()
+
+
+def told_plan(model: Ddpm, figure: Any) -> Plan:
+    """A figure's plan as it was asked for, and whether its predicted x_0 were calibrated."""
+    plan: Plan = figure.plan
+    if not hasattr(figure, "sampler"):
+        return plan
+    _, used = model.plan_samples(figure.sampler, plan, eta=getattr(figure, "eta", None))
+    return dataclasses.replace(plan, calibrated=used.calibrated)

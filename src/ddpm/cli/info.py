@@ -1,4 +1,5 @@
-"""`ddpm info RUN|PICTURE`: what a trained model is, or where a picture comes from."""
+"""`ddpm info RUN|PICTURE|PRESET`: what a model is, where a picture comes from, or what a run of a
+preset will cost."""
 
 from __future__ import annotations
 
@@ -6,22 +7,36 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from ddpm.cli.parse import positional, say
+from ddpm.cli.run_cost import about_preset
 from ddpm.data.listing import readable_kinds
 from ddpm.errors import DdpmError, check
 from ddpm.loading import load
 from ddpm.model import Ddpm
 from ddpm.pretrained import pretrained
 from ddpm.provenance import Provenance, fingerprint, read_provenance
-from ddpm.runs.folder import RunFolder
+from ddpm.registry import names
+from ddpm.runs.folder import RunFolder, find_checkpoint
 from ddpm.runtime.paths import exists, user_path
 
 LONGEST = 100  # characters of a value
+USAGE = """usage: ddpm info RUN
+       ddpm info PICTURE|FILE.npz [RUN]
+       ddpm info PRESET [OPTIONS]
+
+Say what the model in a run or checkpoint is; or what a picture or a set of samples
+says of its making, with the command that draws it again (from RUN); or what a run of
+a preset will cost on this machine, for which a few training steps are timed. OPTIONS
+are those of `ddpm train PRESET`, and with one of them a name means the preset. So it
+does behind --preset: `ddpm info --preset my_package.my_preset`. Otherwise a run or a
+file of that name, or a model that comes with the package, comes first.
+"""
 DRAW = (
     "sample",
     "inpaint",
@@ -31,18 +46,42 @@ DRAW = (
 
 
 def run(argv: Sequence[str]) -> int:
-    """Print the model's images, configuration and history, or a picture's provenance."""
-    name, rest = positional(argv, "a run, a checkpoint or a picture", "info")
+    """Print the model's images, configuration and history, a picture's provenance, or the cost of a
+    run of a preset."""
+    arguments = list(argv)
+    asked = arguments[:1] == ["--preset"]
+    what = "a run, a checkpoint, a picture or a preset"
+    name, rest = positional(arguments[1:] if asked else arguments, what, "info")
     if not name:
-        print("usage: ddpm info RUN\n       ddpm info PICTURE|FILE.npz [RUN]\n")
-        print("Say what the model in a run or checkpoint is; or what a picture or a set of samples")
-        print("says of its making, with the command that draws it again (from RUN).")
+        print(USAGE)
         return 0
+    here = name in pretrained() or exists(user_path(name))
+    options = any(argument.startswith("-") for argument in rest)
+    if asked or (name in names("preset") and (options or not here)):
+        return about_preset(name, rest)
     if Path(name).suffix.lower() in {*readable_kinds(), ".npz"} and name not in pretrained():
         check(len(rest) <= 1, f"`ddpm info` takes a picture and a run; {rest[1:]} is too much")
         about_picture(user_path(name), rest[0] if rest else None)
         return 0
     check(not rest, f"`ddpm info` takes one run; {' '.join(rest)} is too much")
+    if not here:
+        refuse_unknown(name)
+    about_model(name)
+    return 0
+
+
+def refuse_unknown(name: str) -> NoReturn:
+    """Say what `ddpm info` can be asked about."""
+    try:
+        find_checkpoint(user_path(name))
+    except DdpmError as error:
+        presets = f"`ddpm info PRESET` says what a run will cost ({', '.join(names('preset'))})"
+        raise DdpmError(f"{error}; {presets}") from error
+    raise AssertionError
+
+
+def about_model(name: str) -> None:
+    """Print what the model in a run or a file is."""
     model = load(name, device="cpu")
     table = Table(title=escape(name), show_header=False)
     for key, value in model_rows(model):
@@ -51,7 +90,11 @@ def run(argv: Sequence[str]) -> int:
     if pinned:
         table.add_row("kept for archives", ", ".join(pinned))
     Console().print(table)
-    return 0
+    if name in names("preset"):
+        say(
+            f"{name} is also a preset: `ddpm info --preset {name}` says what a run of it would "
+            "cost on this machine"
+        )
 
 
 def model_rows(model: Ddpm) -> list[list[str]]:
@@ -62,6 +105,7 @@ def model_rows(model: Ddpm) -> list[list[str]]:
         ["images", str(model.format)],
         ["parameters", f"{model.num_parameters:,}"],
         ["denoising error", measured],
+        ["calibration", "measured" if error and error.calibration else "not measured"],
         ["fingerprint", fingerprint(model)],
     ]
     history = asdict(model.history)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +24,7 @@ from ddpm.loading import load
 from ddpm.model import DRAWN, Ddpm
 from ddpm.provenance import Provenance
 from ddpm.runtime.atomic import check_writable
-from ddpm.runtime.device import Precision, resolve_precision
+from ddpm.runtime.device import Precision
 from ddpm.runtime.paths import exists, user_path
 
 WHITE = 128  # the darkest grey of 0..255 that counts as white in a mask
@@ -60,7 +60,8 @@ class Inpaint:
     batch_size: int | None = None
     """Fillings at a time; 64 by default, or fewer large ones."""
     precision: Precision | None = None
-    """Of the network: fp32 or bf16; what it was trained in by default."""
+    """Of the network: fp32 or bf16, or auto: on a CPU the faster one for pictures, and fp32 for
+    bits."""
     provenance: bool = True
     """Write into every file what made it, and that it is synthetic."""
 
@@ -170,7 +171,7 @@ def provenance(
     model: Ddpm, name: str, files: tuple[str, str], args: Inpaint, plan: Plan
 ) -> Provenance:
     """Of the fillings; the files by their names only, since their paths tell of their owner."""
-    precision = resolve_precision(model.precision or "auto", model.device)
+    precision = model.drawing_precision()
     steps = plan.steps or (None if plan.trajectory else model.diffusion.num_timesteps)
     image, mask = (Path(file).name for file in files)
     options: dict[str, object] = {"-n": args.n, "--seed": args.seed, "--steps": steps}
@@ -183,7 +184,7 @@ def provenance(
             words += [option, *map(str, value)]
         elif value is not None:
             words += [option, str(value)]
-    settings = {"image": image, "mask": mask, "seed": args.seed, "plan": asdict(plan)}
+    settings = {"image": image, "mask": mask, "seed": args.seed, "plan": plan.document()}
     settings |= {"repeats": args.repeats, "jump": args.jump, "precision": precision}
     if model.label is not None:
         settings |= {"class": model.label, "guidance": model.guidance}

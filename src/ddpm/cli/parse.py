@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import inspect
 import io
+import itertools
 import re
 import shlex
 import sys
@@ -19,6 +20,7 @@ from ddpm.config import Config
 from ddpm.errors import DdpmError
 
 T = TypeVar("T")
+SWITCHES = {"--calibrated": "True", "--no-calibrated": "False"}  # that may also be left out
 SHORT = {"data.path": "--data", "training.max_minutes": "--max-minutes"}  # of options
 
 
@@ -40,11 +42,20 @@ def parse(
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):
-            return tyro.cli(what, args=list(argv), prog=f"ddpm {command}", **options)
+            return tyro.cli(what, args=switched(argv), prog=f"ddpm {command}", **options)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise DdpmError(_sentence(messages.getvalue(), command)) from None
+
+
+def switched(argv: Sequence[str]) -> list[str]:
+    """The arguments with each switch that has three positions given its value."""
+    words: list[str] = []
+    for word, after in itertools.pairwise([*argv, ""]):
+        plain = word in SWITCHES and after not in SWITCHES.values()
+        words += [f"--{word[2:].removeprefix('no-')}", SWITCHES[word]] if plain else [word]
+    return words
 
 
 def _sentence(box: str, command: str) -> str:

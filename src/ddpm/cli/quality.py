@@ -6,7 +6,7 @@ import logging
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ddpm.cli.drawing import Drawing
 from ddpm.cli.parse import say
@@ -28,8 +28,10 @@ from ddpm.provenance import read_provenance
 from ddpm.runs.folder import RunFolder
 from ddpm.runtime import parallel
 from ddpm.runtime.atomic import check_writable
+from ddpm.runtime.device import Floats
 from ddpm.runtime.paths import exists, user_path
 from ddpm.runtime.progress import Progress
+from ddpm.sampling import network_calls
 
 SAMPLES = {"pixels": 10_000, "cifar10": 10_000, "inception": 50_000}
 
@@ -52,7 +54,7 @@ class Quality:
     .npz of images, or a statistics file (mu, sigma); of a run train by default, and cifar10-train
     for cifar10."""
     sampler: str | None = None
-    """ancestral (the default), ddim, dpm-solver or langevin."""
+    """ancestral (the default), ddim, dpm-solver, unipc, unipc3, heun or langevin."""
     eta: float | None = None
     """Noise of ddim: 0 is deterministic (the default), 1 is ancestral-like."""
     write_statistics: Path | None = None
@@ -153,11 +155,12 @@ def evaluate_run(model: Ddpm, drawing: Drawing, job: Job) -> None:
     features = get_features(kind, shape, device=model.device, inception=job.args.inception)
     default = "cifar10-train" if kind == "cifar10" else "train"
     named = job.args.reference or default
-    known = {key: value for key, value in drawing.settings.items() if key != "batch_size"}
     steps = model.chain(drawing.plan).num_timesteps
     check_wanted_statistics(features.size, job)
     check_writable(job.out)
     warn_of_few(count)
+    samples = set_of(drawing, steps, job.out)
+    drawing, folder = samples.drawing, samples.folder
     with progress_bar() as progress, disk() as room:
         reference = find_reference(named, kind, model, job.data, progress)
         check(
@@ -167,29 +170,38 @@ def evaluate_run(model: Ddpm, drawing: Drawing, job: Job) -> None:
         reference = bounded(reference, features.size, job.seed)
         check_counts(kind, features.size, count, reference.images)
         real = measure_reference(reference, features, room, shape, job, progress)
-        words = f"samples-{drawing.sampler}-{steps}-steps-seed-{job.seed}-{stamp_of(known)}"
-        folder = job.out / words
-        begun = begun_with(stored_settings(folder), drawing.batch_size)
-        drawing = replace(drawing, batch_size=begun)
-        samples = SampleSet(folder, drawing)
         drawn = samples.fill(range(count), progress=progress)
         images = picture_files([samples.path(i) for i in range(count)], folder.name, shape)
         found = measure_samples(images, features, room, job, progress)
         figures = compare(found, real, seed=job.seed, progress=progress)
     settings = {
         **drawing.settings,
-        "calls": getattr(drawing.draw, "calls_per_step", 1) * steps,
+        "calls": network_calls(drawing.draw, steps),
         "step": model.history.step,
         "samples_in": folder.name,
     }
-    say(
-        f"{count:,} samples ({drawing}) in {folder}, {count - drawn:,} of which were there"
-        if drawn < count
-        else f"{count:,} samples ({drawing}) in {folder}"
-    )
+    known = f", {count - drawn:,} of which were there" if drawn < count else ""
+    say(f"{count:,} samples ({drawing}, {drawing.precision}) in {folder}{known}")
     name = f"{drawing.sampler}-{steps}-steps-seed-{job.seed}"
     write_figures(figures, found, real, reference, settings, name, job.out, job.seed)
     write_wanted_statistics(found, job)
+
+
+def set_of(drawing: Drawing, steps: int, out: Path) -> SampleSet:
+    """The samples beside the results: as they were begun, if they were, in precision and batch."""
+
+    def folder(drawing: Drawing) -> Path:
+        known = {key: value for key, value in drawing.settings.items() if key != "batch_size"}
+        words = f"samples-{drawing.sampler}-{steps}-steps-seed-{drawing.seed}-{stamp_of(known)}"
+        return out / words
+
+    if drawing.model.precision == "auto":
+        models = [replace(drawing.model, precision=known) for known in get_args(Floats)]
+        either = [replace(drawing, model=model) for model in models]
+        begun = [one for one in either if stored_settings(folder(one))]
+        drawing = begun[0] if len(begun) == 1 else drawing
+    size = begun_with(stored_settings(folder(drawing)), drawing.batch_size)
+    return SampleSet(folder(drawing), replace(drawing, batch_size=size))
 
 
 def evaluate_set(name: str, job: Job) -> None:

@@ -60,7 +60,8 @@ def write_figures(
             f"{real.name} has no features of single images, which the kernel distance, precision "
             "and recall need; give --reference the images for these"
         )
-    say(f"{figures[0].name} {figures[0].value:.4g}{against}", f"written to {path}")
+    drawn = f"; samples drawn in {settings['precision']}" if "precision" in settings else ""
+    say(f"{figures[0].name} {figures[0].value:.4g}{against}{drawn}", f"written to {path}")
 
 
 def described(reference: Reference, real: Measured | None) -> dict[str, Any]:

@@ -110,6 +110,9 @@ def fit(variant: Variant, training: MemoryImages, folder: Path, steps: int | Non
         ),
         training=replace(
             base.training,
+            optimizer="adam",  # the paper's, with the rate that suits it
+            lr=2e-3,
+            stratified_time=False,
             loss=variant.loss,
             steps=base.training.steps if steps is None else steps,
             sample_every=0,

@@ -33,6 +33,7 @@ def settings(
         "steps": model.diffusion.num_timesteps if plan.steps is None else plan.steps,
         "trajectory": plan.trajectory,
         "variance": plan.variance,
+        **({"calibrated": True} if plan.calibrated else {}),
         "seed": seed,
         "precision": resolve_precision(model.precision or "auto", model.device),
         "step": model.history.step,
@@ -47,6 +48,7 @@ def result_path(what: str, found: dict[str, Any], out: Path) -> Path:
     words = [what, found["split"], f"{found['images']}-images", f"{found['steps']}-steps"]
     if isinstance(found["trajectory"], str):
         words.append(found["trajectory"])
+    words += ["calibrated"] * found.get("calibrated", False)
     words += [str(found["variance"]), f"seed-{found['seed']}"]
     stamp = hashlib.blake2b(to_json(found).encode(), digest_size=3).hexdigest()
     return out / "-".join([*words, stamp])

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import tyro
 
@@ -20,21 +20,21 @@ from ddpm.cli.sample_set import SampleSet, begun_with, stored_settings
 from ddpm.data.exact_files import save_png
 from ddpm.data.images import ImageFormat
 from ddpm.data.listing import KINDS, UNREAD
-from ddpm.errors import check
+from ddpm.errors import DdpmError, check
 from ddpm.figures.grid import image_grid
 from ddpm.figures.progressive import ProgressiveRecorder, progressive_strip
 from ddpm.likelihood.plan import Plan
 from ddpm.loading import load
-from ddpm.model import DRAWN
+from ddpm.model import DRAWN, Ddpm
 from ddpm.runtime import parallel
 from ddpm.runtime.atomic import check_writable
-from ddpm.runtime.device import Precision
+from ddpm.runtime.device import Floats, Precision
 from ddpm.runtime.paths import exists, user_path
+from ddpm.runtime.probe import agreed
 from ddpm.runtime.progress import Progress
 from ddpm.sampling import get_sampler
 
 STRIP = 8  # images of a progressive strip
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 log = logging.getLogger("ddpm")
 
@@ -46,7 +46,7 @@ class Sample:
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64
     """How many images."""
     sampler: str = "ancestral"
-    """ancestral (the paper's Algorithm 2), ddim, dpm-solver or langevin."""
+    """ancestral (the paper's Algorithm 2), ddim, dpm-solver, unipc, unipc3, heun or langevin."""
     plan: Annotated[Plan, tyro.conf.arg(name="")] = field(default_factory=Plan)
     eta: float | None = None
     """Noise of ddim: 0 is deterministic (the default), 1 is ancestral-like."""
@@ -58,8 +58,8 @@ class Sample:
     batch_size: int | None = None
     """Images at a time: 64 by default or fewer large ones, or as many as a set was begun with."""
     precision: Precision | None = None
-    """Of the network: fp32 or bf16; what it was trained in by default, and what a set was begun
-    in."""
+    """Of the network: fp32 or bf16, or auto: the faster one; a set is gone on with in the one that
+    it was begun in."""
     out: Path | None = None
     """A .png (one grid), or a folder of PNGs or an .npz (`arr_0`, uint8 [n, h, w, c]), which fill
     as they are drawn, are gone on with by the same command, and shared by any number of processes;
@@ -88,10 +88,9 @@ def run(argv: Sequence[str]) -> int:
             f"{path} is there already and is not overwritten; choose another --out",
         )
     folder = out.with_name(f"{out.name}.parts") if kind == ".npz" else out
-    begun = stored_settings(folder)
-    precision = next((known for known in PRECISIONS if known == begun.get("precision")), None)
-    model = args.given.to(load(name, precision=args.precision or precision))
-    size = batch_size(args, begun, model.format)
+    model = args.given.to(load(name, precision=args.precision))
+    model = replace(model, precision=set_precision(model, args.precision, folder))
+    size = batch_size(args, stored_settings(folder), model.format)
     drawing = Drawing(model, name, args.sampler, args.eta, args.plan, args.seed, size)
     steps = model.chain(drawing.plan).num_timesteps
     recorder = ProgressiveRecorder(min(args.n, STRIP), model.format, steps)
@@ -122,6 +121,24 @@ def check_arguments(args: Sample) -> None:
     size = args.batch_size
     check(size is None or size >= 1, f"--batch-size must be at least 1, got {size}")
     get_sampler(args.sampler, args.eta)
+
+
+def set_precision(model: Ddpm, asked: Precision | None, folder: Path) -> Floats:
+    """In which a set is drawn: as is asked, or as it was begun, or as the model draws."""
+    if asked is not None and asked != "auto":
+        return asked
+
+    def begun() -> Floats | None:
+        found = stored_settings(folder).get("precision")
+        return next((known for known in get_args(Floats) if known == found), None)
+
+    kept = agreed(begun)
+    if kept is None:
+        own = model.drawing_precision()
+        kept = agreed(begun) or own  # another process may have begun the set meanwhile
+    elif model.precision == "auto":
+        log.info("the set was begun in %s, and is gone on with so", kept)
+    return kept
 
 
 def batch_size(args: Sample, begun: dict[str, Any], image_format: ImageFormat) -> int:
@@ -184,10 +201,14 @@ def fill(
         shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed behind its end
         return 0
     try:
-        drawn = samples.fill(numbers, callback, progress)
+        drawn = samples.fill(numbers, callback, progress, lambda: packed and exists(out))
     except KeyboardInterrupt:
         say(f"the images that are finished are in {folder}; the same command goes on with it")
         raise
+    except (DdpmError, OSError):  # because another process has packed and removed them, perhaps
+        if not (packed and samples.is_packed(numbers, out)):
+            raise
+        drawn = 0
     if packed:
         parallel.on_main(lambda: samples.pack(numbers, out))
     return drawn

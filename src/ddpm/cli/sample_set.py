@@ -13,7 +13,7 @@ import re
 import shutil
 import socket
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,42 +65,59 @@ class SampleSet:
         numbers: range,
         callback: Callback | None = None,
         progress: Progress | None = None,
+        finished: Callable[[], bool] = lambda: False,
     ) -> int:
         """Draw those of the images that are not there; returns how many that were.
 
         Args:
             numbers: of the images.
-            callback: sees every step, for which none of the images may be there.
+            callback: sees every step, for which none of the images may be there, and each is drawn.
             progress: counts network calls.
+            finished: asked again and again: whether another process has ended the whole set, and
+                perhaps removed the folder.
 
         Raises:
             DdpmError: there is something else in the folder, or images that were made otherwise.
         """
-        missing, key = self.missing(numbers)
-        drawing = self.drawing
-        size = drawing.batch_size
-        check(
-            callback is None or len(missing) == len(numbers),
-            f"{self.folder} holds some of the images already, of which no strip can be drawn; "
-            "leave --progressive out",
-        )
-        if key:  # others are at work here, who begin elsewhere
-            blocks = [missing[i : i + size] for i in range(0, len(missing), size)]
-            random.Random(key).shuffle(blocks)
-            missing = [number for block in blocks for number in block]
-        with self.at_work(), parallel.agreement():
-            for index, images in drawing.model.draw(
-                missing,
-                drawing.draw,
-                drawing.plan,
-                seed=drawing.seed,
-                batch_size=size,
-                needed=lambda number: not self.path(number).exists(),
-                callback=callback,
-                progress=progress,
-            ):
-                self._write(index.tolist(), images)
+        drawing, size = self.drawing, self.drawing.batch_size
+        try:
+            missing, key = self.missing(numbers)
+            check(
+                callback is None or len(missing) == len(numbers),
+                f"{self.folder} holds some of the images already, of which no strip can be drawn; "
+                "leave --progressive out",
+            )
+            if key and callback is None:  # others are at work here, who begin elsewhere
+                blocks = [missing[i : i + size] for i in range(0, len(missing), size)]
+                random.Random(key).shuffle(blocks)
+                missing = [number for block in blocks for number in block]
+
+            def needed(number: int) -> bool:
+                there = self.path(number).exists() or finished()
+                return callback is not None or not there
+
+            with parallel.agreement():
+                self._sign.touch()
+                for index, images in drawing.model.draw(
+                    missing,
+                    drawing.draw,
+                    drawing.plan,
+                    seed=drawing.seed,
+                    batch_size=size,
+                    needed=needed,
+                    callback=callback,
+                    progress=progress,
+                ):
+                    self._write(index.tolist(), images)
+        finally:
+            with contextlib.suppress(OSError):  # the folder may be gone, or may be a file
+                self._sign.unlink()
         return len(missing)
+
+    @property
+    def _sign(self) -> Path:
+        """Says to others that this process is at work in the folder."""
+        return self.folder / f".{os.getpid()}@{socket.gethostname()}.working"
 
     def _write(self, numbers: list[int], images: torch.Tensor) -> None:
         """Images of a batch, each whole or not at all."""
@@ -113,7 +130,7 @@ class SampleSet:
             atomically(path, partial(_save_array, values.transpose(1, 2, 0)))
 
     def missing(self, numbers: range) -> tuple[list[int], int]:
-        """Prepare the folder, and say which images it lacks; all processes agree.
+        """Prepare and sign the folder, and say which images it lacks; all processes agree.
 
         Returns:
             The numbers, and a key of this process if others are at work in the folder, else 0.
@@ -148,23 +165,14 @@ class SampleSet:
         for path in self.folder.glob(f".*@{host}.working"):
             if not is_alive(int(path.name[1:].split("@")[0])):
                 path.unlink(missing_ok=True)
-        others = list(self.folder.glob(".*.working"))
+        self._sign.touch()  # before looking, so that of two that begin together one sees the other
+        others = [sign for sign in self.folder.glob(".*.working") if sign != self._sign]
         if all(sign.match(f"*@{host}.working") for sign in others):
             remove_partials(self.folder, ".*.partial")  # else they may be another machine's
         if not (self.folder / SETTINGS).exists():
             about = {**wanted, "ddpm": __version__, "name": self.drawing.provenance(0).name}
             write_text(self.folder / SETTINGS, to_json({**about, "synthetic": True}, 1) + "\n")
         return bool(others)
-
-    @contextlib.contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Leaves a sign in the folder that others see."""
-        sign = self.folder / f".{os.getpid()}@{socket.gethostname()}.working"
-        sign.touch()
-        try:
-            yield
-        finally:
-            sign.unlink(missing_ok=True)
 
     def _is_whole(self, path: Path) -> bool:
         """Whether a file can be read to its end."""
@@ -205,7 +213,8 @@ class SampleSet:
         provenance = self.drawing.provenance(numbers.start, len(numbers)) if self.marked else None
         remove_partials(out.parent, f".{out.name}.*.partial")
         try:
-            atomically(out, lambda beside: self._pack(beside, numbers, provenance))
+            if not self.is_packed(numbers, out):
+                atomically(out, lambda beside: self._pack(beside, numbers, provenance))
         except DdpmError:  # because another process has packed and removed them, perhaps
             if not self.is_packed(numbers, out):
                 raise

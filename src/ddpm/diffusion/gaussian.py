@@ -23,6 +23,8 @@ VarianceType = Literal["fixed_small", "fixed_large", "learned", "learned_range",
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(x_t, [b, c, h, w]; timesteps of the whole chain, [b]) -> [b, c or 2c, h, w]."""
 ErrorCurve = Callable[[NDArray[np.int64]], NDArray[np.float64]]
+Correction = Callable[[Tensor, Tensor], Tensor]
+"""(predicted x_0, [b, c, h, w]; timesteps of the whole chain, [b]) -> a better one."""
 
 
 # abar below which sqrt(1 / abar) is no float32 and x_0 cannot be read off the noise in x_t.
@@ -62,6 +64,9 @@ class GaussianDiffusion(ForwardProcess):
             gives the mean squared error of the predicted x_0 there, [k] or one for every pixel
             and channel, [k, c, h, w]; as it was measured. It is asked for
             `schedule.timesteps`, so it serves every respaced chain too.
+        correct_xstart: what is made of every predicted x_0 before the reverse step is formed; see
+            `ddpm.likelihood.calibration`. It is given what the chain would use without it, clipped
+            if the model clips, and what it gives back is clipped again.
         whole: of a respaced chain, the one that the network was trained on, if that matters.
 
     Raises:
@@ -72,6 +77,7 @@ class GaussianDiffusion(ForwardProcess):
     variance_type: VarianceType = "fixed_large"
     clip_sample: bool = True
     xstart_mse: ErrorCurve | None = None
+    correct_xstart: Correction | None = None
     whole: GaussianDiffusion | None = None
 
     def __post_init__(self) -> None:
@@ -119,6 +125,10 @@ class GaussianDiffusion(ForwardProcess):
             xstart_mse: for analytic only; see the class.
         """
         return replace(self, variance_type=variance_type, xstart_mse=xstart_mse)
+
+    def with_correction(self, correct_xstart: Correction) -> GaussianDiffusion:
+        """The same model with its predicted x_0 corrected; see the class."""
+        return replace(self, correct_xstart=correct_xstart)
 
     # -- what a network's output means -----------------------------------------------------------
 
@@ -272,7 +282,11 @@ class GaussianDiffusion(ForwardProcess):
         clip = self.clip_sample if clip_sample is None else clip_sample
         if clip:  # before the mean is formed, never after
             pred_xstart = pred_xstart.clamp(-1, 1)
-        if self.prediction_type == "previous_mean" and self.whole is None:
+        as_predicted = self.correct_xstart is None
+        if self.correct_xstart is not None:
+            pred_xstart = self.correct_xstart(pred_xstart, self.timesteps(t))
+            pred_xstart = pred_xstart.clamp(-1, 1) if clip else pred_xstart
+        if self.prediction_type == "previous_mean" and self.whole is None and as_predicted:
             mean = prediction
         else:
             mean = self.q_posterior_mean_variance(pred_xstart, x_t, t)[0]

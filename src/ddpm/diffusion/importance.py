@@ -19,14 +19,23 @@ class BoundTimes:
     Args:
         schedule: of T steps.
         device: of the tensors.
+        is_v: the error is that of v, which is 1 / abar times that of the noise.
+        even: share of the draws that are even over all t.
     """
 
-    def __init__(self, schedule: NoiseSchedule, device: torch.device) -> None:
-        weights = schedule.bound_weights
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        device: torch.device,
+        is_v: bool = False,
+        even: float = 0.0,
+    ) -> None:
+        weights = schedule.bound_weights * (schedule.alphas_cumprod if is_v else 1.0)
         largest = weights[np.isfinite(weights)].max()
-        # Where the chain ends in pure noise, one weight is infinite.
-        weights = np.minimum(weights, largest)
-        self.probability: Float[Tensor, " T"] = torch.from_numpy(weights / weights.sum()).to(device)
+        # Where the chain ends in pure noise, one weight is infinite (or 0 times infinite).
+        weights = np.fmin(weights, largest)
+        probability = (1 - even) * weights / weights.sum() + even / len(weights)
+        self.probability: Float[Tensor, " T"] = torch.from_numpy(probability).to(device)
         self.cumulative = self.probability.cumsum(0)
         self.cumulative[-1] = 1.0
 

@@ -44,9 +44,14 @@ def differences(model: Ddpm, recipe: Config, data: str) -> list[Difference]:
                 _settings(model.config, model.history.loss), _settings(recipe), strict=True
             )
         ),
-        Difference("precision", model.config.training.precision, "not stated"),
+        Difference("precision", _precision(model), "not stated"),
     ]
     return [row for row in rows if row.here != row.there]
+
+
+def _precision(model: Ddpm) -> str:
+    """In which it was trained, if that is known, or what was asked for."""
+    return model.history.precision or model.config.training.precision
 
 
 def parameters_of(config: Config) -> int:
@@ -75,8 +80,13 @@ def _settings(config: Config, own_loss: str | None = None) -> list[tuple[str, st
     """Settings that decide what a model learns, in words."""
     training, diffusion = config.training, config.diffusion
     loss = own_loss or training.loss
-    if training.time_sampling == "bound":
-        loss += ", t drawn as the bound weighs it"
+    loss += {
+        "uniform": "",
+        "bound": ", t drawn as the bound weighs it",
+        "both": ", t drawn evenly and as the bound weighs it, half and half",
+    }[training.time_sampling]
+    if training.stratified_time:
+        loss += ", t spread over the batch"
     if diffusion.betas is not None:
         schedule = f"{len(diffusion.betas):,} betas of its own"
     else:
@@ -84,8 +94,10 @@ def _settings(config: Config, own_loss: str | None = None) -> list[tuple[str, st
             f"{diffusion.schedule}, T {diffusion.timesteps:,}, "
             f"{diffusion.beta_start:g} to {diffusion.beta_end:g}"
         )
-    dropout = getattr(config.network, "dropout", None)
+    dropout, switch = (getattr(config.network, name, None) for name in ("dropout", "switch"))
     return [
+        ("networks", f"two, the second from t = {switch}" if switch else "one"),
+        ("optimiser", training.optimizer),
         ("batch", f"{training.batch_size:,}"),
         ("loss", loss),
         ("prediction", diffusion.prediction_type),

@@ -111,7 +111,7 @@ class SampledFigure(Figure):
     """A figure whose images are drawn with any sampler and plan."""
 
     sampler: str = "ancestral"
-    """ancestral (the paper's Algorithm 2), ddim, dpm-solver or langevin."""
+    """ancestral (the paper's Algorithm 2), ddim, dpm-solver, unipc, unipc3, heun or langevin."""
     plan: Plan = field(default_factory=Plan)
     eta: float | None = None
     """Noise of ddim: 0 is deterministic (the default), 1 is ancestral-like."""

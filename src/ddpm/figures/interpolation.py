@@ -40,8 +40,8 @@ class InterpolatedFigure(Figure):
     split: ClassVar[Split | None] = "test"
 
     sampler: str = "ancestral"
-    """How x_t becomes an image: ancestral (the paper's Algorithm 2), dpm-solver or langevin; with
-    ddim x_t comes from the image by inversion, instead of noise."""
+    """How x_t becomes an image: ancestral (the paper's Algorithm 2), dpm-solver, unipc or langevin;
+    with ddim x_t comes from the image by inversion, instead of noise."""
     plan: Plan = field(default_factory=Plan)
     seed: int = 0
     """Decides all noise, which is the same for every λ."""

@@ -18,7 +18,7 @@ from ddpm.figures.layout import beside, enlargement, stacked, titled
 from ddpm.latents import denoise
 from ddpm.model import Ddpm
 from ddpm.runtime.progress import Progress
-from ddpm.sampling import SampleState
+from ddpm.sampling import SampleState, get_sampler, is_deterministic
 
 BRANCHES = 3  # samples around an x_t
 PAPER = (1000, 750, 500, 250)  # steps of diffusion
@@ -71,9 +71,7 @@ class SharedLatents(SampledFigure):
 
     def deterministic(self, model: Ddpm) -> bool:
         """Whether nothing is random behind x_T."""
-        if self.sampler == "ddim":
-            return not self.eta
-        return self.sampler == "dpm-solver"
+        return is_deterministic(get_sampler(self.sampler, self.eta))
 
     def times(self, model: Ddpm) -> list[int]:
         """The t that are shown: of those that the chain visits, the nearest to what was asked."""

@@ -92,4 +92,11 @@ def use_of(model: Ddpm) -> str:
             'pipeline = DDPMPipeline.from_pretrained("this folder")\n'
             f"images = pipeline(num_inference_steps={model.diffusion.num_timesteps}).images\n```"
         )
+    error = model.denoising_error
+    if error is not None and error.calibration is not None:
+        lines.append(
+            "The calibration of its predicted x_0 stays behind, since diffusers has no place for "
+            "it: its DDIM and DPM-Solver++ draw as ours do with `--no-calibrated`, which can be "
+            "oversaturated. `ddpm import` and `ddpm measure` find it again."
+        )
     return "\n\n".join(lines)

@@ -21,6 +21,7 @@ from ddpm.interop.card import model_card
 from ddpm.interop.diffusers_scheduler import write_scheduler
 from ddpm.interop.naming import Tensors, to_theirs
 from ddpm.model import Ddpm
+from ddpm.networks.experts import Experts
 from ddpm.networks.unet import UNet
 from ddpm.runtime.atomic import ADVICE, atomically, check_free_space, sync_folder, to_json
 from ddpm.runtime.paths import exists
@@ -28,6 +29,8 @@ from ddpm.runtime.paths import exists
 
 def export_diffusers(model: Ddpm, folder: Path, title: str) -> None:
     """Write a folder that `DDPMPipeline.from_pretrained` loads.
+
+    What was measured of the model (`ddpm measure`), its calibration too, has no place there.
 
     Args:
         model: what to export.
@@ -128,6 +131,11 @@ def papers_network(model: Ddpm) -> tuple[UNet, UNetConfig]:
     """
     network: nn.Module = model.network
     settings = model.config.network
+    check(
+        not isinstance(network, Experts),
+        "this model holds two networks by noise level (network.switch), which no other program "
+        "knows; model.save writes it for ddpm",
+    )
     if not (isinstance(network, UNet) and isinstance(settings, UNetConfig)):
         raise DdpmError(
             f"only models with the paper's U-Net can be exported, and this one has a "

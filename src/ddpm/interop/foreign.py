@@ -14,6 +14,7 @@ from ddpm.data.images import ImageFormat
 from ddpm.errors import check
 from ddpm.interop.naming import Naming, Tensors, to_ours
 from ddpm.model import Ddpm
+from ddpm.networks.unet import UNet
 from ddpm.runs.history import History
 
 
@@ -145,6 +146,7 @@ def assemble(
     )
     with torch.device("meta"):  # its weights come from the file, so it needs no memory of its own
         built = network.build(image_format.shape, outputs)
+    assert isinstance(built, UNet)  # nobody else's weights hold two networks
     built.load_state_dict(to_ours(tensors, built, naming, where), assign=True)
     history = History(origin=origin)
     return Ddpm(config, image_format, built.requires_grad_(False), history=history)

@@ -25,7 +25,7 @@ def batches(model: Ddpm, count: int, batch_size: int | None) -> tuple[Tensor, ..
 
 def counted(model: Ddpm, progress: Progress | None, total: int, label: str) -> Denoiser:
     """The model's network, of which `total` calls are told to `progress`."""
-    counter, forward = Counter(progress, total, label), model.denoiser()
+    counter, forward = Counter(progress, total, label), model.denoiser(model.drawing_precision())
 
     def denoiser(x: Tensor, t: Tensor) -> Tensor:
         output = forward(x, t)

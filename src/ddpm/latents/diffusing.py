@@ -16,7 +16,7 @@ from ddpm.likelihood.plan import Plan
 from ddpm.model import Ddpm
 from ddpm.runtime.progress import Progress
 from ddpm.runtime.randomness import Randomness
-from ddpm.sampling import Callback, Sampler
+from ddpm.sampling import Callback, Sampler, network_calls
 
 
 def diffuse(
@@ -99,7 +99,7 @@ def denoise(
     if t == 0:
         return images.copy_(model.format.from_unit(x_t))
     chain, start = chain_through(model, plan, t)
-    calls = len(parts) * getattr(draw, "calls_per_step", 1) * (start + 1)
+    calls = len(parts) * network_calls(draw, start + 1)
     denoiser = counted(model, progress, calls, "sampling")
     for part in parts:
         shown = None if callback is None else _placed(callback, int(part[0]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ddpm.diffusion.gaussian import GaussianDiffusion
@@ -38,5 +40,5 @@ def chain_through(model: Ddpm, plan: Plan, t: int) -> tuple[GaussianDiffusion, i
     timesteps = chain.schedule.timesteps
     if t - 1 not in timesteps:
         timesteps = np.union1d(timesteps, [t - 1])
-        chain = model.chain(Plan(None, tuple(timesteps.tolist()), plan.variance))
+        chain = model.chain(replace(plan, steps=None, trajectory=tuple(timesteps.tolist())))
     return chain, int(np.searchsorted(timesteps, t - 1))

@@ -7,7 +7,7 @@ loses least with variance lambda^2 + c^2 mse(t). The same numbers price every st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ddpm.data.images import ImageFormat
-from ddpm.diffusion.bound_terms import discretized_gaussian_log_likelihood
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
-from ddpm.errors import check, whole_number
+from ddpm.errors import DdpmError, check, whole_number
+from ddpm.likelihood.calibration import Calibration
+from ddpm.likelihood.calibration_fit import CalibrationFit
+from ddpm.likelihood.prediction_error import decoder_bits, squared_error
 from ddpm.runtime import parallel
 from ddpm.runtime.progress import Counter, Progress
 from ddpm.runtime.randomness import Randomness
@@ -30,6 +32,10 @@ SPACING = 12  # and every 12th of the rest; between them the logarithm is interp
 POWER = 2.5  # that fewer timesteps rise with: of 1.5 to 3, what 16 of them lose least bits with
 MEASURED = 256  # images of 32x32 pixels that are measured in one network call
 PREFIX = "denoising_error."  # of its tensors in a checkpoint
+UNCALIBRATED = (
+    "this model has no calibration of the predicted x_0; measure it once on training images with "
+    "`ddpm measure RUN` (--data IMAGES, if it was imported) or model.measure(images)"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +49,7 @@ class DenoisingError:
         decoder_bpd: [m], cost in bits/dim of the exact pixels under a discretised Gaussian around
             the x_0 predicted at t with that variance: what it costs to end the chain at t.
         images: how many images it was measured on.
+        calibration: what a linear fit mends of it; None if it was measured before there was one.
 
     Raises:
         DdpmError: arrays that do not fit together.
@@ -52,6 +59,7 @@ class DenoisingError:
     xstart_mse: Float[np.ndarray, "m ..."]
     decoder_bpd: Float[np.ndarray, " m"]
     images: int
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         check(
@@ -77,9 +85,25 @@ class DenoisingError:
         """[k], `decoder_bpd` at any timesteps, interpolated."""
         return np.interp(timesteps, self.timesteps, self.decoder_bpd)
 
+    @property
+    def calibrated(self) -> DenoisingError:
+        """The error of the calibrated x_0, as a table of its own.
+
+        Raises:
+            DdpmError: the calibration was not measured.
+        """
+        if self.calibration is None:
+            raise DdpmError(UNCALIBRATED)
+        calibration, times = self.calibration, self.timesteps
+        decoder = np.interp(times, calibration.timesteps, calibration.decoder_bpd)
+        rows = zip(times, self.xstart_mse, strict=True)  # a float64 table could take gigabytes
+        error = np.stack([calibration.error_at(int(t), own).astype(np.float32) for t, own in rows])
+        return replace(self, xstart_mse=error, decoder_bpd=decoder, calibration=None)
+
     def tensors(self) -> dict[str, Tensor]:
         """As a checkpoint stores it: float32, a few megabytes for 32x32 pixels."""
         return {
+            **({} if self.calibration is None else self.calibration.tensors()),
             f"{PREFIX}timesteps": torch.from_numpy(self.timesteps.astype(np.int64)),
             f"{PREFIX}xstart_mse": torch.from_numpy(self.xstart_mse.astype(np.float32)),
             f"{PREFIX}decoder_bpd": torch.from_numpy(self.decoder_bpd.astype(np.float64)),
@@ -101,6 +125,7 @@ class DenoisingError:
             tensors[f"{PREFIX}xstart_mse"].float().numpy(),  # of a shipped model it is bfloat16
             tensors[f"{PREFIX}decoder_bpd"].double().numpy(),
             int(tensors[f"{PREFIX}images"]),
+            Calibration.from_tensors(tensors),
         )
 
 
@@ -130,19 +155,6 @@ def measured_timesteps(total: int, count: int | None = None) -> NDArray[np.int64
     return np.unique(np.concatenate([dense, rest, [total - 1]]))
 
 
-def shrink(per_pixel: Array, images: int) -> Array:
-    """Per-pixel errors as if one more image had been seen that errs by the mean everywhere.
-
-    A pixel that never erred on the images measured may still err on the next; without this its
-    variance would be almost 0 and its first error would cost any number of bits.
-
-    Args:
-        per_pixel: mean squared errors over `images` images.
-        images: how many.
-    """
-    return ((images * per_pixel + per_pixel.mean()) / (images + 1)).clip(1e-12, 1.0)
-
-
 def measure_denoising_error(
     diffusion: GaussianDiffusion,
     denoiser: Denoiser,
@@ -153,7 +165,7 @@ def measure_denoising_error(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> DenoisingError:
-    """Measure the error of a network (on the whole chain, not a respaced one).
+    """Measure the error of a network (on the whole chain, not a respaced one), and its calibration.
 
     Args:
         diffusion: all T steps.
@@ -178,6 +190,7 @@ def measure_denoising_error(
     counter = Counter(progress, n * len(times), "denoising error")
     mse = torch.zeros(len(times), *shape)
     decoder = torch.zeros(len(times), dtype=torch.float64)
+    fit = CalibrationFit(times, images, image_format, diffusion.clip_sample)
     with torch.inference_mode():
         pred_xstart = torch.empty(n, *shape, device=device)
         for i, timestep in enumerate(times):
@@ -190,34 +203,9 @@ def measure_denoising_error(
                 x_t = diffusion.q_sample(image_format.to_unit(images[index]), t, noise)
                 pred_xstart[index] = diffusion.p_mean_variance(denoiser, x_t, t).pred_xstart
                 counter.advance(len(index))
-            per_pixel, decoder[i] = _error_of(pred_xstart, images, image_format)
-            mse[i] = torch.from_numpy(per_pixel)
+            own = squared_error(pred_xstart, images, image_format)
+            decoder[i] = decoder_bits(pred_xstart, own, images, image_format)
+            mse[i] = torch.from_numpy(own)
+            fit.add(i, pred_xstart, own, float(decoder[i]))
     parallel.all_reduce_sum(mse, decoder)
-    return DenoisingError(times, mse.numpy(), decoder.numpy(), n)
-
-
-def _error_of(
-    pred_xstart: Float[Tensor, "n c h w"],
-    images: UInt8[Tensor, "n c h w"],
-    image_format: ImageFormat,
-) -> tuple[Array, float]:
-    """`xstart_mse` and `decoder_bpd` of one timestep, [c, h, w] and a number.
-
-    Of large images a part is taken at a time: float64 copies of all are many times their size.
-    """
-    n, device = len(images), images.device
-    parts = torch.arange(n, device=device).split(image_format.batch(n))
-    squared = torch.zeros(image_format.shape, dtype=torch.float64, device=device)
-    for part in parts:
-        difference = image_format.to_unit(images[part]) - pred_xstart[part]
-        squared += len(part) / n * (difference**2).double().mean(dim=0)
-    mse = shrink(squared.cpu().numpy(), n)
-    log_scale = 0.5 * torch.from_numpy(np.log(mse)).to(device)
-    nats = 0.0
-    for part in parts:
-        x_start, predicted = image_format.to_unit(images[part]), pred_xstart[part]
-        likelihood = discretized_gaussian_log_likelihood(
-            x_start, predicted, log_scale, image_format.levels
-        )
-        nats -= len(part) / n * float(likelihood.mean())
-    return mse, nats / np.log(2)
+    return DenoisingError(times, mse.numpy(), decoder.numpy(), n, fit.collected())

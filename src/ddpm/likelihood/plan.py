@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
 
 from ddpm.diffusion.gaussian import GaussianDiffusion, VarianceType
 from ddpm.errors import DdpmError, check, whole_number
-from ddpm.likelihood.denoising_error import DenoisingError
+from ddpm.likelihood.denoising_error import UNCALIBRATED, DenoisingError
 from ddpm.likelihood.trajectory import (
     Timesteps,
     even_timesteps,
     optimal_timesteps,
     quadratic_timesteps,
+    smooth_timesteps,
 )
 
-TrajectoryName = Literal["even", "quadratic", "optimal"]
+TrajectoryName = Literal["even", "quadratic", "optimal", "smooth"]
 Use = Literal["bits", "noisy", "smooth"]
 ENOUGH = 50  # network calls from which on the trajectory of least bits also draws best
 
@@ -32,11 +33,14 @@ class Plan:
     steps: int | None = None
     """Timesteps to visit; all T of the model by default."""
     trajectory: TrajectoryName | tuple[int, ...] | None = None
-    """Which timesteps: even, quadratic, optimal (of least bits), or the timesteps themselves; the
-    best known for that many steps by default."""
+    """Which timesteps: even, quadratic, optimal (of least bits), smooth (of least error without
+    noise), or the timesteps themselves; the best known for that many steps by default."""
     variance: VarianceType | None = None
     """fixed_small, fixed_large or analytic; by default the model's own for all steps, and the best
     known for fewer."""
+    calibrated: bool | None = None
+    """Correct every predicted x_0 by what `ddpm measure` found of its errors (--calibrated,
+    --no-calibrated); by default with samplers that add no noise, if it was measured."""
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -64,8 +68,17 @@ class Plan:
         if value not in names:
             raise DdpmError(f"unknown {what} '{value}'; choose from {', '.join(names)}")
 
+    def document(self) -> dict[str, Any]:
+        """As results and pictures state it: without a word of `calibrated` where it is left out."""
+        said = asdict(self)
+        return {
+            key: value for key, value in said.items() if key != "calibrated" or value is not None
+        }
+
     def resolved(self, diffusion: GaussianDiffusion, measured: bool, use: Use = "bits") -> Plan:
         """The same plan with its defaults filled in: the best known (RESULTS.md) for its steps.
+
+        Only `calibrated` stays as it is: see `ddpm.likelihood.sampling_plan`.
 
         Args:
             diffusion: all T steps.
@@ -97,12 +110,14 @@ class Plan:
             which = f"{len(self.trajectory)} timesteps of your own"
         else:
             which = "all steps" if self.steps is None else f"{self.steps} {self.trajectory} steps"
-        return which if self.variance is None else f"{which}, variance {self.variance}"
+        which += "" if self.variance is None else f", variance {self.variance}"
+        return f"{which}, calibrated" if self.calibrated else which
 
     def needs_denoising_error(self, diffusion: GaussianDiffusion) -> bool:
         """Whether the model's denoising error must have been measured."""
         analytic = self.variance == "analytic" != diffusion.variance_type
-        return analytic or (self.trajectory == "optimal" and self.steps is not None)
+        chosen = self.trajectory in ("optimal", "smooth") and self.steps is not None
+        return analytic or chosen
 
     def chain(
         self, diffusion: GaussianDiffusion, error: DenoisingError | None
@@ -111,17 +126,25 @@ class Plan:
 
         Args:
             diffusion: all T steps.
-            error: the model's denoising error; only read if `needs_denoising_error`.
+            error: the model's denoising error; only read if `needs_denoising_error`. Of a
+                calibrated chain variance and optimal trajectory are those of the calibrated x_0.
 
         Raises:
-            DdpmError: steps out of range, a variance that was not learned, or no error.
+            DdpmError: steps out of range, a variance that was not learned, no error, or no
+                calibration.
         """
         check(
             error is not None or not self.needs_denoising_error(diffusion),
-            "an optimal trajectory and an analytic variance need the model's denoising error, "
-            "which has not been measured; measure it on training images",
+            "an optimal or smooth trajectory and an analytic variance need the model's denoising "
+            "error, which has not been measured; measure it on training images",
         )
-        chain, plan = diffusion, self.resolved(diffusion, error is not None)
+        plan = self.resolved(diffusion, error is not None)
+        if self.calibrated:
+            if error is None or error.calibration is None:
+                raise DdpmError(UNCALIBRATED)
+            diffusion = diffusion.with_correction(error.calibration)
+            error = error.calibrated if plan.needs_denoising_error(diffusion) else error
+        chain = diffusion
         if plan.variance is not None and plan.variance != diffusion.variance_type:
             check(
                 not diffusion.learns_variance and not plan.variance.startswith("learned"),
@@ -151,4 +174,6 @@ class Plan:
         if self.trajectory == "quadratic":
             return quadratic_timesteps(total, self.steps)
         assert error is not None
+        if self.trajectory == "smooth":
+            return smooth_timesteps(diffusion.schedule, error, self.steps)
         return optimal_timesteps(diffusion.schedule, error, self.steps)

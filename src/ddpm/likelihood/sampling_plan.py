@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.errors import check
-from ddpm.likelihood.plan import Plan
-from ddpm.sampling import Sampler, get_sampler, uses_variance
+from ddpm.likelihood.denoising_error import UNCALIBRATED, DenoisingError
+from ddpm.likelihood.plan import Plan, Use
+from ddpm.sampling import Sampler, get_sampler, is_deterministic, uses_variance
 
 
 def sampler_and_plan(
     diffusion: GaussianDiffusion,
-    measured: bool,
+    error: DenoisingError | None,
     sampler: str | Sampler,
     plan: Plan | None,
     steps: int | None,
     eta: float | None,
+    calibrate: bool = True,
 ) -> tuple[Sampler, Plan]:
     """The sampler that is named, and the plan that suits it best where nothing is said.
 
     Args:
         diffusion: all T steps.
-        measured: whether the model's denoising error is known.
+        error: the model's denoising error, if it is known.
         sampler, plan, steps, eta: see `ddpm.Ddpm.sample`.
+        calibrate: whether samplers that add no noise are calibrated where nothing is said.
 
     Raises:
         DdpmError: an unknown sampler, or arguments that do not go together.
@@ -37,4 +42,11 @@ def sampler_and_plan(
         plan.variance is None or uses_variance(draw),
         f"{name} adds no noise of the reverse step, so --variance has no effect; leave it out",
     )
-    return draw, plan.resolved(diffusion, measured, "noisy" if uses_variance(draw) else "smooth")
+    known = error is not None and error.calibration is not None
+    check(known or not plan.calibrated, UNCALIBRATED)
+    if not known:
+        plan = replace(plan, calibrated=None)
+    elif plan.calibrated is None and calibrate and is_deterministic(draw):
+        plan = replace(plan, calibrated=True)
+    use: Use = "noisy" if uses_variance(draw) else "smooth"
+    return draw, plan.resolved(diffusion, error is not None, use)

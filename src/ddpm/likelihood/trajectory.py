@@ -2,7 +2,8 @@
 
 With the analytic variance a step t -> s costs d/2 log2(1 + c^2 mse(t) / lambda^2) bits, and
 costs add up along a trajectory, so the best one of K steps is a shortest path (Watson et al. 2021,
-with the prices of Bao et al. 2022).
+with the prices of Bao et al. 2022). Samplers without noise have another price, how far a step takes
+the image from where the ODE leads (`ddpm.likelihood.ode_error`), and another shortest path.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.errors import check
 from ddpm.likelihood.denoising_error import DenoisingError
+from ddpm.likelihood.ode_error import ode_costs
 
 Array = NDArray[np.float64]
 Timesteps = NDArray[np.int64]
@@ -58,14 +60,39 @@ def optimal_timesteps(schedule: NoiseSchedule, error: DenoisingError, k: int) ->
         DdpmError: k out of range.
     """
     check_count(k, schedule.num_timesteps)
-    costs = step_costs(schedule, error)
-    best, choices = error.decoder_at(np.arange(schedule.num_timesteps)), []
+    ends = error.decoder_at(np.arange(schedule.num_timesteps))
+    return cheapest(step_costs(schedule, error), ends, k)
+
+
+def smooth_timesteps(schedule: NoiseSchedule, error: DenoisingError, k: int) -> Timesteps:
+    """The k timesteps, from T-1 down, along which a solver of the ODE is off least.
+
+    They are chosen by the error of the calibrated x_0, where that was measured: at high noise a
+    network may err by more than the images vary, which says nothing of them.
+
+    Raises:
+        DdpmError: k out of range.
+    """
+    check_count(k, schedule.num_timesteps)
+    known = error if error.calibration is None else error.calibrated
+    return cheapest(*ode_costs(schedule, known), k)
+
+
+def cheapest(costs: Array, ends: Array, k: int) -> Timesteps:
+    """The k timesteps of the cheapest path from T-1 down to the image.
+
+    Args:
+        costs: [T, T], of the step from t (row) to s < t (column); inf elsewhere.
+        ends: [T], of the step from t to the image.
+        k: 1..T.
+    """
+    best, choices = ends, []
     for _ in range(k - 1):
         through = costs + best[None, :]
         choice = through.argmin(axis=1)
         choices.append(choice)
         best = np.take_along_axis(through, choice[:, None], axis=1)[:, 0]
-    steps = [schedule.num_timesteps - 1]
+    steps = [len(ends) - 1]
     for choice in reversed(choices):
         steps.append(int(choice[steps[-1]]))
     return np.array(steps[::-1])

@@ -20,6 +20,7 @@ from ddpm.networks.layers import (
     Attention,
     Block,
     Downsample,
+    GroupNorm,
     ResBlock,
     Upsample,
     Variant,
@@ -169,7 +170,7 @@ class UNet(nn.Module):
                 self.upsamples.append(Upsample(c))
                 side *= 2
 
-        self.norm_out = nn.GroupNorm(norm_groups, c, eps=make.eps)
+        self.norm_out = GroupNorm(norm_groups, c, eps=make.eps)
         self.conv_out = conv(c, out_channels, tiny=True)
         self.class_rows = class_rows(classes, temb)  # last: all else begins as without classes
 

@@ -2,8 +2,9 @@
 
 A file holds a *model*: its averaged weights `ema.*`, `diffusion.betas` and, once it was measured,
 `denoising_error.*`. The file of a run also holds what training needs to go on: `network.*`,
-`exp_avg.*` and `exp_avg_sq.*`. The metadata entry `ddpm` is JSON with the configuration, the format
-of the images, the history, and a checksum of either part, so that the model alone can be read.
+`exp_avg.*`, `exp_avg_sq.*` and `momentum.*`. The metadata entry `ddpm` is JSON with the
+configuration, the format of the images, the history, and a checksum of either part, so that the
+model alone can be read.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from ddpm.runtime.atomic import atomically, check_free_space
 from ddpm.runtime.paths import exists
 
 FORMAT = 2
-TRAINING = ("network", "exp_avg", "exp_avg_sq")  # prefixes of what only training needs
+TRAINING = ("network", "exp_avg", "exp_avg_sq", "momentum")  # prefixes of what only training needs
 HEADER = 200  # bytes that the header of a file spends on a tensor, at most
 CHECKSUMS = ("checksum", "training_checksum")
 Tensors = dict[str, Tensor]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddpm.data.content import DataFacts
+from ddpm.runtime.device import Floats
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class History:
         origin: of imported weights, where they come from; then nothing else may be known.
         began_from: the origin of the imported weights that training began from; what was seen is
             then what was seen since.
+        precision: fp32 or bf16, in which the network was trained; None in files of older versions.
     """
 
     data: str = ""
@@ -34,6 +36,7 @@ class History:
     facts: DataFacts | None = None
     origin: str | None = None
     began_from: str | None = None
+    precision: Floats | None = None
 
     @staticmethod
     def read(stored: dict[str, Any]) -> History:

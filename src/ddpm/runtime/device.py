@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 Precision = Literal["auto", "fp32", "bf16"]
+Floats = Literal["fp32", "bf16"]
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -22,15 +23,19 @@ def in_channels_last(network: Network) -> Network:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
-    """What `auto` stands for on this device: bf16 where the hardware multiplies it faster."""
+def resolve_precision(precision: Precision, device: torch.device) -> Floats:
+    """A precision in which numbers come out that must not depend on a stopwatch.
+
+    `auto` is bf16 on a GPU that multiplies it faster, and fp32 on a CPU. What is trained or drawn
+    on a CPU may take less time in bf16: see `ddpm.runtime.probe`.
+    """
     if precision == "auto":
         return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     return precision
 
 
 def in_precision(
-    forward: Callable[[Tensor, Tensor], Tensor], precision: Literal["fp32", "bf16"]
+    forward: Callable[[Tensor, Tensor], Tensor], precision: Floats
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """A network's forward pass in that precision; what comes out is float32 and contiguous."""
 

@@ -13,7 +13,9 @@ from ddpm.sampling.ancestral import Ancestral
 from ddpm.sampling.base import Callback, NoiseSource, Sampler, SampleState
 from ddpm.sampling.ddim import Ddim
 from ddpm.sampling.dpm_solver import DpmSolver
+from ddpm.sampling.heun import Heun
 from ddpm.sampling.langevin import Langevin
+from ddpm.sampling.unipc import UniPc
 
 
 def get_sampler(sampler: str | Sampler, eta: float | None = None) -> Sampler:
@@ -38,7 +40,20 @@ def get_sampler(sampler: str | Sampler, eta: float | None = None) -> Sampler:
 
 def uses_variance(sampler: Sampler) -> bool:
     """Whether the variance of the reverse step makes a difference; ours but one have none."""
-    return not isinstance(sampler, Ddim | DpmSolver | Langevin)
+    return not isinstance(sampler, Ddim | DpmSolver | Heun | Langevin | UniPc)
+
+
+def is_deterministic(sampler: Sampler) -> bool:
+    """Whether the image is a function of the noise that the chain begins with; of a sampler that is
+    not ours this is not known, and False."""
+    return isinstance(sampler, DpmSolver | Heun | UniPc) or sampler == Ddim(eta=0)
+
+
+def network_calls(sampler: Sampler, steps: int) -> int:
+    """How often a chain of so many steps calls the network."""
+    if isinstance(sampler, Heun):
+        return 2 * steps - 1
+    return steps * int(getattr(sampler, "calls_per_step", 1))
 
 
 __all__ = [
@@ -46,10 +61,14 @@ __all__ = [
     "Callback",
     "Ddim",
     "DpmSolver",
+    "Heun",
     "Langevin",
     "NoiseSource",
     "SampleState",
     "Sampler",
+    "UniPc",
     "get_sampler",
+    "is_deterministic",
+    "network_calls",
     "uses_variance",
 ]

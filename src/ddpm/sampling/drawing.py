@@ -11,6 +11,7 @@ from torch import Tensor
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.runtime import parallel
 from ddpm.runtime.progress import Counter, Progress
+from ddpm.sampling import network_calls
 from ddpm.sampling.base import Callback, NoiseSource, Sampler
 
 
@@ -45,7 +46,7 @@ def draw_batches(
     """
     mine = torch.tensor([numbers[i] for i in parallel.local_range(len(numbers))])
     batches = mine.split(batch_size) if len(mine) else ()
-    calls = getattr(sampler, "calls_per_step", 1) * chain.num_timesteps
+    calls = network_calls(sampler, chain.num_timesteps)
     counter = Counter(progress, len(batches) * calls, "sampling")
 
     def denoiser(x: Tensor, t: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -37,6 +37,7 @@ from ddpm.training.wandb_curves import open_wandb
 
 STOPS = (None, "max_minutes", "SIGINT", "SIGTERM")  # why a run may end early
 GRID = 64  # images of a sample grid, and held-out images whose bits/dim are estimated
+DRAWS = 8  # timesteps of each of these images
 QUICK = 50  # network calls of a sample grid
 ROWS = 16  # of a grid of samples of a conditional model
 
@@ -155,6 +156,8 @@ class Session:
         self.watch = LossWatch(training, known, simple=loss is None and training.loss == "simple")
         self.run_log = parallel.on_main(self._open_run_log)
         self.throughput = Throughput(state)
+        if training.optimizer != "adam" and parallel.is_main():
+            log.info("the weights are moved by %s", state.optimizers)
         self.begun, self.earlier, self.first = time.monotonic(), state.seconds, state.step
         self.losses: list[Tensor] = []
         self.saved_at = state.step
@@ -257,7 +260,7 @@ def measure_and_save(
 def draw_samples(state: TrainingState, run: RunFolder) -> None:
     """A grid of quick samples (DDIM) from the averaged weights, as a PNG in the run's folder; of a
     conditional model a row for each class, of the first `ROWS` at most."""
-    model = state.model
+    model = replace(state.model, precision=state.precision)
     plan = Plan(min(QUICK, model.diffusion.num_timesteps))
     if classes := min(state.config.classes, ROWS):
         drawn = [
@@ -269,7 +272,7 @@ def draw_samples(state: TrainingState, run: RunFolder) -> None:
         images = model.sample(GRID, sampler="ddim", plan=plan)
     grid = image_grid(images, model.format, GRID // classes if classes else None)
     path = run.sample_grid(state.step)
-    how = {"sampler": "ddim", "plan": asdict(plan), "seed": 0, "step": state.step}
+    how = {"sampler": "ddim", "plan": plan.document(), "seed": 0, "step": state.step}
     text = Provenance.of(model, str(run.path), (), **how).chunks()
     parallel.on_main(lambda: save_png(grid, path, text))
 
@@ -278,7 +281,7 @@ def estimate_bpd(state: TrainingState, held_out: ImageSource) -> float:
     """Bits/dim of the first held-out images under the averaged weights, from a few t an image."""
     model = state.model
     images = held_out[torch.arange(min(GRID, len(held_out)))].to(state.device)
-    draws = min(8, model.diffusion.num_timesteps)
+    draws = min(DRAWS, model.diffusion.num_timesteps)
     bound = stratified_bound(model.diffusion, model.denoiser(), images, model.format, draws=draws)
     return float(bound.mean())
 

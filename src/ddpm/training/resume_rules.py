@@ -16,7 +16,10 @@ from ddpm.runs.history import History
 # With another of these it would be another run under the same name.
 FIXED = {
     f"data.{name}" for name in ("image_size", "channels", "flip", "hold_out", "class_names")
-} | {f"training.{name}" for name in ("seed", "batch_size", "loss", "time_sampling")}
+} | {
+    f"training.{name}"
+    for name in (*("seed", "batch_size", "loss", "optimizer", "time_sampling", "stratified_time"),)
+}
 # These decide when to stop and what to write, not what is learned. A data set may have moved;
 # that it is the same one is checked by its content.
 FREE = {"data.path"} | {
@@ -98,12 +101,15 @@ def check_same_betas(tensors: Tensors, config: Config, path: Path) -> None:
     check(same, f"{path} was trained with other betas; resume with the same schedule")
 
 
-def check_same_run(stored: Config, wanted: Config, path: Path) -> None:
+def check_same_run(
+    stored: Config, wanted: Config, path: Path, precision: str | None = None
+) -> None:
     """Compare the settings a run was started with to those it is to go on with.
 
     Args:
         stored: what the checkpoint at `path` says.
         wanted: what the user asks for now.
+        precision: in which it was trained so far, which auto keeps to.
 
     Raises:
         DdpmError: they describe another run. A change that is allowed but alters what will be
@@ -119,6 +125,8 @@ def check_same_run(stored: Config, wanted: Config, path: Path) -> None:
     changed = [name for name in before if before[name] != after[name] and name not in FREE]
     if wanted.training.lr_decay == "constant" and "training.steps" in changed:
         changed.remove("training.steps")  # under a cosine they set the rate as well
+    if wanted.training.precision == "auto" and precision and "training.precision" in changed:
+        changed.remove("training.precision")
     for name in changed:
         check(
             name not in FIXED,

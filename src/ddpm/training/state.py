@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ddpm.config import Config
 from ddpm.data.content import DataFacts
@@ -21,13 +21,13 @@ from ddpm.runs.checkpoint import Tensors, description, model_tensors, save_check
 from ddpm.runs.folder import RunFolder, load_newest
 from ddpm.runs.history import History
 from ddpm.runtime import parallel
-from ddpm.runtime.device import in_channels_last
+from ddpm.runtime.device import Floats, in_channels_last
 from ddpm.runtime.randomness import derive_key
 from ddpm.training.ema import Ema
+from ddpm.training.optimizers import Optimizers
 from ddpm.training.resume_rules import check_same_betas, check_same_data, check_same_run
 
 log = logging.getLogger("ddpm")
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass
@@ -52,6 +52,7 @@ class TrainingState:
     images_before: int = 0
     seconds_before: float = 0.0
     began_from: str | None = None
+    precision: Floats | None = None
     denoising_error: DenoisingError | None = None
 
     def __post_init__(self) -> None:
@@ -61,9 +62,9 @@ class TrainingState:
         self.ema = Ema(self.network, training.ema_decay)
         shard(self.network)
         shard(self.ema.network)
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=training.lr, betas=(0.9, 0.999), eps=1e-8, fused=True
-        )
+        channels = self.format.shape[0]
+        outputs = channels * (2 if self.config.diffusion.build().learns_variance else 1)
+        self.optimizers = Optimizers(self.network, training, channels, outputs)
 
     def _build(self) -> nn.Module:
         """A fresh network."""
@@ -82,6 +83,7 @@ class TrainingState:
             loss=self.loss,
             facts=self.facts,
             began_from=self.began_from,
+            precision=self.precision,
         )
 
     @property
@@ -116,10 +118,7 @@ class TrainingState:
         tensors = model_tensors(averages, diffusion, self.denoising_error)
         for name, value in self.network.state_dict().items():
             tensors[f"network.{name}"] = full_tensor(value)
-        for name, parameter in self.network.named_parameters():
-            for moment in MOMENTS:
-                value = self.optimizer.state[parameter].get(moment, torch.zeros_like(parameter))
-                tensors[f"{moment}.{name}"] = full_tensor(value)
+        tensors |= self.optimizers.tensors()
         parallel.on_main(lambda: self._write(run, tensors))
 
     def _write(self, run: RunFolder, tensors: Tensors) -> None:
@@ -191,21 +190,19 @@ class TrainingState:
                 path,
                 other_images,
             )
-            check_same_run(Config.from_dict(metadata["config"]), self.config, path)
+            stored = Config.from_dict(metadata["config"])
+            check_same_run(stored, self.config, path, history.precision)
             check_same_betas(tensors, self.config, path)
             for prefix, network in (("network", self.network), ("ema", self.ema.network)):
                 fill(network, tensors, f"{prefix}.")
             self.step = history.step
             self.images_before = history.images_before
             self.began_from = history.began_from
+            self.precision = history.precision
             self.seconds_before = history.seconds_before
             self.seconds = history.seconds - history.seconds_before
             self.denoising_error = DenoisingError.from_tensors(tensors)
-            optimizer = self.optimizer.state_dict()
-            optimizer["state"] = {
-                i: self._moments(tensors, name, parameter)
-                for i, (name, parameter) in enumerate(self.network.named_parameters())
-            }
+            self.optimizers.restore(tensors, self.step)
         except DdpmError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -214,15 +211,6 @@ class TrainingState:
                 f"{path} does not hold a complete training state ({reason}), "
                 "so training cannot be resumed from it; resume from a checkpoint of a training run"
             ) from error
-        self.optimizer.load_state_dict(optimizer)
-
-    def _moments(self, tensors: Tensors, name: str, like: Tensor) -> dict[str, Any]:
-        # The fused optimiser walks through memory, so moments must be laid out like the weights.
-        moments: dict[str, Any] = {
-            m: torch.empty_like(like.detach()).copy_(shard_like(tensors[f"{m}.{name}"], like))
-            for m in MOMENTS
-        }
-        return {"step": torch.tensor(float(self.step)), **moments}
 
 
 def _without_dropout(network: Any) -> Any:

@@ -16,9 +16,10 @@ from ddpm.errors import check
 from ddpm.networks.guidance import with_labels
 from ddpm.networks.sharding import averaging, gradients_wait
 from ddpm.runtime import parallel
-from ddpm.runtime.device import in_precision, resolve_precision
+from ddpm.runtime.device import in_precision
 from ddpm.runtime.randomness import Randomness, derive_key
 from ddpm.training.compiling import compiled
+from ddpm.training.precision import training_precision
 from ddpm.training.state import TrainingState
 
 
@@ -73,12 +74,17 @@ class TrainingStep:
         self.diffusion = state.config.diffusion.build()
         self.network = averaging(state.network)
         self.forward = compiled(self.network) if training.compile else self.network
-        self.precision = resolve_precision(training.precision, state.device)
+        self.precision = state.precision = training_precision(state)
         mine = parallel.local_range(training.batch_size)
         self.rows = slice(mine.start, mine.stop)
         self.flip = Randomness(training.seed, "flip")
         self.time = Randomness(training.seed, "timestep")
-        self.bound_times = BoundTimes(self.diffusion.schedule, state.device)
+        self.bound_times = BoundTimes(
+            self.diffusion.schedule,
+            state.device,
+            is_v=self.diffusion.prediction_type == "v_prediction",
+            even=0.5 if training.time_sampling == "both" else 0.0,
+        )
         self.noise = Randomness(training.seed, "noise")
         self.label = Randomness(training.seed, "label")
 
@@ -91,7 +97,7 @@ class TrainingStep:
         """
         state, training = self.state, self.training
         images = images.to(state.device, non_blocking=True)
-        state.optimizer.zero_grad(set_to_none=True)
+        state.optimizers.zero_grad()
         total = torch.zeros((), device=state.device)
         parts, first = training.accumulate, self.rows.start
         sizes = [len(part) for part in images.chunk(parts)]
@@ -103,10 +109,8 @@ class TrainingStep:
             total += loss.detach()
             first += len(part)
 
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(training, state.step)
         torch.nn.utils.clip_grad_norm_(state.network.parameters(), training.grad_clip)
-        state.optimizer.step()
+        state.optimizers.step(learning_rate(training, state.step))
         state.ema.update(state.network, state.step)
         state.step += 1
         return total
@@ -156,9 +160,25 @@ class TrainingStep:
     def times(self, rows: Tensor) -> Tensor:
         """The timestep of every image."""
         step, total = self.state.step, self.diffusion.num_timesteps
-        if self.training.time_sampling == "uniform":
+        if self.training.stratified_time:
+            quantile = self.stratified(rows)
+        elif self.training.time_sampling == "uniform":
             return self.time.integers(rows, total, step)
-        return self.bound_times.at(self.time.uniform(rows, step))
+        else:
+            quantile = self.time.uniform(rows, step)
+        if self.training.time_sampling == "uniform":
+            return (quantile * total).ceil().long().clamp(1, total) - 1
+        return self.bound_times.at(quantile)
+
+    def stratified(self, rows: Tensor) -> Tensor:
+        """A number in (0, 1] for each image, which are evenly spaced over the whole batch.
+
+        One offset serves all processes, and an order that is new in every step shares them out.
+        """
+        step, size = self.state.step, self.training.batch_size
+        order = self.time.permutation(size, step).to(rows.device)
+        offset = self.time.uniform(rows.new_tensor([size]), step)  # of no row
+        return (order[rows] + offset.double()) / size
 
 
 def recompute_activations(network: nn.Module, wanted: bool) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddpm.config import Config
 from ddpm.data.images import Shape
 from ddpm.runtime import parallel
 from ddpm.runtime.device import resolve_precision
@@ -28,13 +29,30 @@ PEAKS = {  # by a part of the device's name: dense bf16 FLOP/s, from the makers'
     "A10": 125e12,
     "L4": 121e12,
 }
+SHARES = {"bf16": 1.0, "tf32": 0.5}  # of those, that a precision can reach
+
+
+def outline(config: Config, shape: Shape) -> nn.Module:
+    """The network of a configuration without numbers, for what can be counted without them.
+
+    Raises:
+        RuntimeError: it is somebody's own and looks at its numbers while it is built.
+        DdpmError: the settings do not fit together or to the images.
+    """
+    with torch.device("meta"):
+        return config.build_network(shape)
+
+
+def without_class(network: nn.Module, config: Config) -> nn.Module:
+    """A network to be called with x and t alone: one that knows classes is told of none."""
+    return _OfNoClass(network, config.classes) if config.classes else network
 
 
 def forward_flops(network: nn.Module, shape: Shape) -> int:
     """Floating-point operations of one network call on one image, a multiplication-addition two."""
-    outline = copy.deepcopy(network).to("meta")  # computes nothing and needs no memory
+    empty = copy.deepcopy(network).to("meta")  # computes nothing and needs no memory
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        outline(
+        empty(
             torch.zeros(1, *shape, device="meta"), torch.zeros(1, dtype=torch.long, device="meta")
         )
     return counter.get_total_flops()
@@ -58,11 +76,12 @@ class _OfNoClass(nn.Module):
 
 
 def peak_flops(device: torch.device, precision: str) -> float | None:
-    """What the device could do a second in bf16; None where that is not known or not used."""
-    if device.type != "cuda" or precision != "bf16":
+    """FLOP/s that the device could do in bf16 or TF32; None where that is not known or not used."""
+    if device.type != "cuda" or precision not in SHARES:
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAKS.items() if part in name), None)
+    peak = next((peak for part, peak in PEAKS.items() if part in name), None)
+    return None if peak is None else peak * SHARES[precision]
 
 
 def with_prefix(value: float) -> str:
@@ -86,14 +105,13 @@ class Throughput:
         config, processes = state.config, parallel.size()
         self.per_image: int | None = None
         try:
-            with torch.device("meta"):
-                outline = config.build_network(state.format.shape)
-            if config.classes:
-                outline = _OfNoClass(outline, config.classes)
-            self.per_image = training_flops(outline, state.format.shape)
+            shape = state.format.shape
+            network = without_class(outline(config, shape), config)
+            self.per_image = training_flops(network, shape)
         except Exception as error:  # it is somebody's own network, which may do anything
             log.warning("the network's arithmetic cannot be counted: %s", str(error).split("\n")[0])
-        precision = resolve_precision(config.training.precision, state.device)
+        asked = config.training.precision
+        precision = state.precision or resolve_precision(asked, state.device)
         peak = peak_flops(state.device, precision)
         self.peak = None if peak is None else peak * processes
 

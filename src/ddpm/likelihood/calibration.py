@@ -1,0 +1,158 @@
+"""A predicted x_0 put right: a linear fit of x_0 on it, for each timestep and band of frequencies.
+
+At high noise a network passes on much that is no part of the image, above all in fine detail, and
+its x^_0 errs by more than the mean image would. What is left of it after a linear fit,
+
+    mean + sum over bands f of a(t, f) (x^_0 - mean)_f,
+
+errs least of all that a gain for each band can do. The bands are those of the whole image's
+orthonormal DCT; ancestral sampling forgives the difference and a deterministic sampler does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ddpm.errors import check
+
+Array = NDArray[np.float64]
+PREFIX = "denoising_error.calibration."  # of its tensors in a checkpoint
+FIRST = 1.5  # the radius of the band next to the mean; each one after it reaches twice as far
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What was measured of a network's predicted x_0, at m of the T timesteps of its whole chain.
+
+    It is a function of a predicted x_0, [b, c, h, w], and its timesteps, [b], that corrects it.
+
+    Args:
+        timesteps: [m], rising, from 0 to T-1.
+        mean: [c, h, w], of the images, in [-1, 1].
+        slopes: [m, bands], how much of x^_0 - mean is kept in each band (`frequency_bands`).
+        spread: [c, h, w], mean squared distance of the images from their mean.
+        share, level: [m], the error of the corrected x_0 at a pixel, in terms of the network's own
+            there: level * own^(1 - share) * spread^share.
+        decoder_bpd: [m], as that of a `DenoisingError`, of the corrected x_0.
+
+    Raises:
+        DdpmError: arrays that do not fit together.
+    """
+
+    timesteps: Int[np.ndarray, " m"]
+    mean: Float[np.ndarray, "c h w"]
+    slopes: Float[np.ndarray, "m bands"]
+    spread: Float[np.ndarray, "c h w"]
+    share: Float[np.ndarray, " m"]
+    level: Float[np.ndarray, " m"]
+    decoder_bpd: Float[np.ndarray, " m"]
+    _cache: dict[torch.device, tuple[Tensor, ...]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        bands = int(frequency_bands(*self.mean.shape[1:]).max()) + 1
+        rows = (self.share, self.level, self.decoder_bpd)
+        check(
+            len(self.timesteps) > 0
+            and bool((np.diff(self.timesteps) > 0).all())
+            and self.slopes.shape == (len(self.timesteps), bands)
+            and all(row.shape == self.timesteps.shape for row in rows)
+            and self.mean.shape == self.spread.shape
+            and all(np.isfinite(array).all() for array in (self.mean, self.slopes, *rows))
+            and bool((self.spread > 0).all() and (self.level > 0).all()),
+            "a calibration needs one row for each of its rising timesteps and one slope for each "
+            "band of its images",
+        )
+
+    def __call__(
+        self, pred_xstart: Float[Tensor, "b c h w"], timesteps: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b c h w"]:
+        """The corrected x_0; what a slope of 1 leaves alone comes back as it was."""
+        mean, gains, rows, columns = self._on(pred_xstart.device)
+        spectrum = rows @ (pred_xstart - mean) @ columns.mT
+        change = rows.mT @ (gains[timesteps] * spectrum) @ columns
+        return pred_xstart + change
+
+    def _on(self, device: torch.device) -> tuple[Tensor, ...]:
+        """The mean, slopes - 1 of every timestep and frequency, and the two cosine transforms."""
+        if device not in self._cache:
+            height, width = self.mean.shape[1:]
+            gains = self.slopes_at(np.arange(self.timesteps[-1] + 1)) - 1
+            gains = gains[:, None, frequency_bands(height, width)]
+            parts = (self.mean, gains, cosines(height), cosines(width))
+            self._cache[device] = tuple(torch.from_numpy(part).float().to(device) for part in parts)
+        return self._cache[device]
+
+    def slopes_at(self, timesteps: Int[np.ndarray, " k"]) -> Array:
+        """[k, bands], the slopes at any timesteps, interpolated."""
+        known = self.slopes.astype(np.float64).T
+        return np.stack([np.interp(timesteps, self.timesteps, band) for band in known], axis=1)
+
+    def error_at(self, timestep: int, own: Float[np.ndarray, "c h w"]) -> Array:
+        """[c, h, w], the mean squared error of the corrected x_0.
+
+        Args:
+            timestep: any.
+            own: that of the network's own.
+        """
+        share = float(np.interp(timestep, self.timesteps, self.share))
+        level = float(np.exp(np.interp(timestep, self.timesteps, np.log(self.level))))
+        return level * between(own, self.spread, share)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As a checkpoint stores it: float32, some 30 KB for colour images of 32x32 pixels."""
+        real = {
+            "mean": self.mean,
+            "slopes": self.slopes,
+            "spread": self.spread,
+            "share": self.share,
+            "level": self.level,
+            "decoder_bpd": self.decoder_bpd,
+        }
+        found = {name: torch.from_numpy(array.astype(np.float32)) for name, array in real.items()}
+        found["timesteps"] = torch.from_numpy(self.timesteps.astype(np.int64))
+        return {f"{PREFIX}{name}": tensor for name, tensor in found.items()}
+
+    @staticmethod
+    def from_tensors(tensors: dict[str, Tensor]) -> Calibration | None:
+        """The inverse of `tensors`, from all tensors of a checkpoint; None if it was not measured.
+
+        Raises:
+            DdpmError: tensors that do not fit together.
+            KeyError: some are missing.
+        """
+        found = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
+        if not found:
+            return None
+        names = ("mean", "slopes", "spread", "share", "level", "decoder_bpd")
+        real = [found[name].float().numpy() for name in names]
+        return Calibration(found["timesteps"].numpy(), *real)
+
+
+def frequency_bands(height: int, width: int) -> Int[np.ndarray, "h w"]:
+    """The band of each coefficient of the DCT: 0 is the mean, 1 what lies within a radius of 1.5 of
+    it, and every further one reaches twice as far as the one before."""
+    radius = np.hypot(np.arange(height)[:, None], np.arange(width)[None])
+    return np.where(radius == 0, 0, 1 + np.ceil(np.log2(radius.clip(1) / FIRST)).clip(0)).astype(
+        int
+    )
+
+
+def cosines(n: int) -> Array:
+    """[n, n], the orthonormal DCT-II: row k is the cosine of k half-periods."""
+    rows = np.cos(np.pi * np.arange(n)[:, None] * (np.arange(n) + 0.5) / n) * np.sqrt(2 / n)
+    rows[0] /= np.sqrt(2)
+    return rows
+
+
+def between(own: NDArray, spread: NDArray, share: float) -> Array:
+    """own^(1 - share) * spread^share; `own` itself for a share of 0."""
+    own = own.astype(np.float64)
+    return own * (spread / own) ** share
