@@ -1,12 +1,16 @@
 """How many CPUs there are for a process, as Linux tells it."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from ddpm.runtime import threads
 from ddpm.runtime.threads import limit_threads, usable_cpus
+
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
 @pytest.fixture
@@ -107,3 +111,24 @@ def test_no_thread_is_added(computing, monkeypatch, caplog, cpus):
         limit_threads()
     assert computing == []
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "2000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
+    ],
+)
+def test_threads_that_wait_give_way_soon_unless_somebody_has_decided(given, expected):
+    environment = {k: v for k, v in os.environ.items() if k not in WAITING} | given
+    script = (
+        "import os, sys\nfrom ddpm.cli import wait_briefly\n"
+        "assert 'torch' not in sys.modules\nwait_briefly()\n"
+        "print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.strip() == str(expected), done.stderr

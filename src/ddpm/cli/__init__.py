@@ -52,6 +52,7 @@ USAGE = "usage: ddpm [--import MODULE] COMMAND ...\n\n" + "\n".join(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    wait_briefly()
     speak_plainly()
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"{USAGE}\n\n`ddpm COMMAND --help` shows the options of one. `--import MODULE` makes")
@@ -89,6 +90,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _is_about_a_file(error: Exception) -> TypeGuard[OSError]:
     return isinstance(error, OSError) and bool(error.filename and error.strerror)
+
+
+def wait_briefly() -> None:
+    """Let threads that wait for others give way soon, unless somebody has decided.
+
+    GNU's OpenMP, which reads this when PyTorch is imported, has them turn on the spot for seconds
+    by default. On a machine with other work the ones that turn keep the cores from those that they
+    wait for, and a step takes a hundred times as long (RESULTS.md).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 
 def speak_plainly() -> None:
