@@ -28,6 +28,7 @@ TRAIN = [
     *("--training.sample-every", "0", "--training.log-every", "1"),
     *("--training.save-every", str(SAVE_EVERY)),
 ]
+PAPER = ["--training.optimizer", "adam", "--training.no-stratified-time"]
 OTHER = [  # what the small presets have and the paper has not
     *("--training.optimizer", "muon", "--training.stratified-time"),
     *("--training.time-sampling", "both", "--network.switch", "5"),
@@ -176,7 +177,7 @@ def assert_same_end(a, b, steps, more=()):
 def test_a_run_killed_and_resumed_ends_as_the_one_that_was_not(
     start, tmp_path, command, kills, recipe
 ):
-    options, more = (OTHER, ["momentum"]) if recipe == "small presets" else ([], [])
+    options, more = (OTHER, ["momentum"]) if recipe == "small presets" else (PAPER, [])
     steps = 5 * SAVE_EVERY * (kills + 1)
     whole = start(command, tmp_path / "whole", steps, *options)
     hits = killed_and_resumed(start, command, tmp_path / "killed", steps, kills, options)

@@ -53,6 +53,7 @@ def test_a_resumed_run_is_bit_for_bit_what_it_would_have_been(
     train(tiny_config(), tiny_images(), tmp_path / "stopped")
     checkpoint_path(tmp_path / "stopped", 20).unlink()
     watch = says(monkeypatch, tmp_path / "other", "fp32" if precision == "bf16" else "bf16")
+    caplog.clear()
     with caplog.at_level("INFO", "ddpm"):
         train(tiny_config(), tiny_images(), tmp_path / "stopped", resume=True)
     assert "precision" not in caplog.text
