@@ -27,15 +27,22 @@ RMS = 0.2  # of the elements of a step, about, in units of the learning rate
 def orthogonalised(matrices: Tensor) -> Tensor:
     """Matrices [k, m, n] with singular values between about 0.7 and 1.2, by Newton-Schulz.
 
-    X <- a X + (b A + c A^2) X with A = X X^T, from X of Frobenius norm 1.
+    X <- a X + (b A + c A^2) X with A = X X^T, from X of Frobenius norm 1. Every X is a polynomial
+    of the first A times the first X, so that all but the first and the last product are of small
+    square matrices: a kernel is nine times as long as it is high.
     """
     wide = matrices.shape[1] <= matrices.shape[2]
     x = matrices if wide else matrices.mT
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
     a, b, c = COEFFICIENTS
+    gram = x @ x.mT
+    identity = torch.eye(gram.shape[1], dtype=x.dtype, device=x.device)
+    factor = identity.expand_as(gram)  # what x is multiplied by so far
     for _ in range(ITERATIONS):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        step = a * identity + b * gram + c * gram @ gram
+        factor = step @ factor
+        gram = step @ gram @ step
+    x = factor @ x
     return x if wide else x.mT
 
 
