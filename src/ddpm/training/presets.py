@@ -16,7 +16,7 @@ from ddpm.registry import import_object, lookup, register
 def digits() -> Config:
     """The embedded 8x8 digits, for a first look, for tests and for teaching; flips are off.
 
-    Costs 2 minutes on 2 CPU cores. Reaches samples that a classifier recognises nearly as often as
+    Costs about 3 minutes on 2 CPU cores. Reaches samples that a classifier recognises nearly as often as
     real held-out digits; RESULTS.md has the figures, and those of the paper's Adam.
     """
     return Config(
