@@ -125,6 +125,10 @@ def test_the_demo_writes_one_self_contained_page(tmp_path, monkeypatch, capsys):
     assert "<table>" in page
     assert main(arguments) == 0  # a finished run is shown again without training
     assert "report.html" in capsys.readouterr().out
+    changed = tiny_config(steps=8, optimizer="muon")
+    monkeypatch.setattr(demo, "get_preset", lambda name: changed)
+    assert main(arguments) == 0  # also by a version with another preset, as it was trained
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
 
 
 def broken_folder(path):

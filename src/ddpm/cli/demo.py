@@ -30,6 +30,7 @@ from ddpm.loading import load
 from ddpm.model import Ddpm
 from ddpm.provenance import Provenance
 from ddpm.runs.folder import RunFolder
+from ddpm.runs.settings import stored_config
 from ddpm.runtime.paths import user_path
 from ddpm.training.loop import TrainingResult, train
 from ddpm.training.presets import get_preset
@@ -55,11 +56,12 @@ def run(argv: Sequence[str]) -> int:
     args = parse(Demo, argv, "demo")
     check(args.samples >= 16, f"--samples must be at least 16, got {args.samples}")
     begun = time.monotonic()
-    out, config = RunFolder(user_path(args.out)), get_preset("digits")
+    out = RunFolder(user_path(args.out))
+    resume = bool(out.checkpoints())
+    config = stored_config(out) if resume else get_preset("digits")  # which may have changed since
     if args.steps is not None:
         config = replace(config, training=replace(config.training, steps=args.steps))
     training, held_out = digits("train"), digits("test")
-    resume = bool(out.checkpoints())
     with progress_bar() as progress:
         result = train(
             config, training, out.path, resume=resume, held_out=held_out, progress=progress
