@@ -16,8 +16,8 @@ from ddpm.registry import import_object, lookup, register
 def digits() -> Config:
     """The embedded 8x8 digits, for a first look, for tests and for teaching; flips are off.
 
-    Costs about 3 minutes on 2 CPU cores. Reaches samples that a classifier recognises nearly as often as
-    real held-out digits; RESULTS.md has the figures, and those of the paper's Adam.
+    Costs about 3 minutes on 2 CPU cores. Reaches samples that a classifier recognises nearly as
+    often as real held-out digits; RESULTS.md has the figures, and those of the paper's Adam.
     """
     return Config(
         data=DataConfig(path="digits", image_size=8, channels=1, flip=False),
