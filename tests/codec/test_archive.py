@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ddpm.codec import decompress_beginnings
 from ddpm.codec.header import MAX_VALUES, Header, parse
 from ddpm.codec.transmission import Spent, Walk
 from ddpm.diffusion.schedule import schedule_from_betas
@@ -49,6 +50,28 @@ def test_an_archive_gives_its_images_back_and_says_where_its_bits_went(model, he
 def test_any_number_of_steps_is_exact(model, held_out, steps):
     data = model.compress(list(held_out[:3]), steps=steps)
     assert all_equal(model.decompress(data).images, list(held_out[:3]))
+
+
+@pytest.mark.parametrize("sample", [False, True])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_beginnings_decoded_in_one_walk_are_those_decoded_each(model, held_out, steps, sample):
+    file = parse(model.compress(list(held_out[:3]), steps=steps))
+    whole = len(file.payload)
+    lengths = [0, 0, 1, *range(5, whole, whole // 12), whole - 1, whole]
+    decoded = decompress_beginnings(model.for_codec(), file, lengths, sample=sample)
+    for length, part in zip(lengths, decoded, strict=True):
+        alone = model.decompress(file._replace(payload=file.payload[:length]), sample=sample)
+        assert (part.steps, part.exact) == (alone.steps, alone.exact)
+        assert all_equal(part.images, alone.images)
+    assert [part.exact for part in decoded] == [False] * (len(lengths) - 1) + [True]
+    assert len({part.steps for part in decoded}) == steps + 1
+
+
+@pytest.mark.parametrize("lengths", [[3, 2], [-1], [0, 10**6]])
+def test_beginnings_that_are_none_are_refused(model, held_out, lengths):
+    file = parse(model.compress([held_out[0]]))
+    with pytest.raises(DdpmError, match="must rise from 0"):
+        decompress_beginnings(model.for_codec(), file, lengths)
 
 
 @pytest.mark.slow

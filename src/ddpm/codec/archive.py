@@ -136,7 +136,8 @@ def compress(
     walk = Walk(model, steps, real, Counter(progress, 2 * steps * len(tiles), "compressing"))
     with threads(count):
         data = file(steps, send(walk, tiles, spent or Spent()))
-    if not _read(walk, parse(data), sizes).exact:  # this machine does not repeat itself
+    parsed = parse(data)
+    if not _read(walk, parsed, sizes, [len(parsed.payload)])[0].exact:  # it does not repeat itself
         data = file(0, zlib.compress(pixels, 9))
     return data
 
@@ -159,12 +160,36 @@ def decompress(
     Raises:
         DdpmError: no such file, another version or model, or damage.
     """
-    check(
-        isinstance(data, File | bytes),
-        f"a {type(data).__name__} is no file of `compress`; give its bytes",
-    )
-    file = data if isinstance(data, File) else parse(data)
+    file = _parsed(data)
+    return decompress_beginnings(
+        model, file, [len(file.payload)], sample=sample, progress=progress
+    )[0]
+
+
+def decompress_beginnings(
+    model: CodecModel,
+    data: bytes | File,
+    lengths: Sequence[int],
+    *,
+    sample: bool = False,
+    progress: Progress | None = None,
+) -> list[Decompressed]:
+    """What each beginning of a file decodes to, for the time that the longest of them takes.
+
+    Args:
+        model, data, sample, progress: see `decompress`.
+        lengths: bytes of the payload (`File.payload`) in each beginning, rising.
+
+    Raises:
+        DdpmError: as `decompress`, or the lengths fall or are longer than what is there.
+    """
+    file = _parsed(data)
     header, image_format = file.header, model.format
+    check(
+        list(lengths) == sorted(lengths)
+        and all(0 <= length <= len(file.payload) for length in lengths),
+        f"the lengths must rise from 0 to {len(file.payload):,} bytes at most, got {lengths}",
+    )
     with_class = " and with the class and the guidance it was given" if model.classes else ""
     check(
         header.model == model.fingerprint,
@@ -176,30 +201,53 @@ def decompress(
     check_size(image_format, sizes, "this file")
     check(header.steps <= model.max_steps, "the header of the file is damaged")
     if header.steps == 0:
-        images = _stored(file.payload, sizes, image_format.channels)
-        exact = file.is_complete and zlib.crc32(pixel_bytes(images)) == header.pixels
-        result = Decompressed(images, exact, 0)
+        parts = [_stored(file.payload[:n], sizes, image_format.channels) for n in lengths]
+        results = [_judged(file, n, images, 0) for n, images in zip(lengths, parts, strict=True)]
     else:
         real = masks(sizes, image_format.shape)
         counter = Counter(progress, header.steps * len(real), "decompressing")
-        result = _read(Walk(model, header.steps, real, counter), file, sizes, sample)
+        results = _read(Walk(model, header.steps, real, counter), file, sizes, lengths, sample)
+    for length, result in zip(lengths, results, strict=True):
+        check(
+            result.exact or not _is_whole(file, length),
+            "the file is complete but does not decode to the original pixels: it is damaged, or "
+            "this machine's arithmetic differs from that of the machine that wrote it"
+            + ", or an earlier version wrote it"
+            * (model.format.batch(BATCH) != BATCH),
+        )
+    return results
+
+
+def _parsed(data: bytes | File) -> File:
+    """A file, of which the bytes may be given."""
     check(
-        result.exact or not file.is_complete,
-        "the file is complete but does not decode to the original pixels: it is damaged, or this "
-        "machine's arithmetic differs from that of the machine that wrote it"
-        + ", or an earlier version wrote it"
-        * (model.format.batch(BATCH) != BATCH),
+        isinstance(data, File | bytes),
+        f"a {type(data).__name__} is no file of `compress`; give its bytes",
     )
-    return result
+    return data if isinstance(data, File) else parse(data)
 
 
-def _read(walk: Walk, file: File, sizes: Sizes, sample: bool = False) -> Decompressed:
-    """What a receiver makes of a file that is coded by the model."""
+def _is_whole(file: File, length: int) -> bool:
+    """Whether a beginning of so many bytes lacks nothing."""
+    return file.is_complete and length == len(file.payload)
+
+
+def _judged(file: File, length: int, images: list[Tensor], steps: int) -> Decompressed:
+    """Images of a beginning, and whether they are the original ones."""
+    exact = _is_whole(file, length) and zlib.crc32(pixel_bytes(images)) == file.header.pixels
+    return Decompressed(images, exact, steps)
+
+
+def _read(
+    walk: Walk, file: File, sizes: Sizes, lengths: Sequence[int], sample: bool = False
+) -> list[Decompressed]:
+    """What a receiver makes of beginnings of a file that is coded by the model."""
     with threads(file.header.threads):
-        received = receive(walk, file.payload, file.is_complete, sample)
-    images = join(received.tiles, sizes, walk.model.format.shape)
-    exact = file.is_complete and zlib.crc32(pixel_bytes(images)) == file.header.pixels
-    return Decompressed(images, exact, received.steps)
+        received = receive(walk, file.payload, file.is_complete, lengths, sample)
+    return [
+        _judged(file, length, join(part.tiles, sizes, walk.model.format.shape), part.steps)
+        for length, part in zip(lengths, received, strict=True)
+    ]
 
 
 def _stored(payload: bytes, sizes: Sizes, channels: int) -> list[Tensor]:

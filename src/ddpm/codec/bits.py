@@ -76,7 +76,3 @@ class BitReader:
         """The inverse of `BitWriter.signed_gamma`."""
         value = self.gamma()
         return (value + 1) // 2 if value % 2 else -value // 2
-
-    def remaining_bytes(self) -> bytes:
-        """Everything after the byte that the last bit was in."""
-        return self.data[-(-self.position // 8) :]

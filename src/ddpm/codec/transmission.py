@@ -9,6 +9,7 @@ never put them out of step.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -198,41 +199,53 @@ class Received:
     steps: int
 
 
-def receive(walk: Walk, payload: bytes, complete: bool, sample: bool = False) -> Received:
-    """Algorithm 4: the tiles, from as much of the payload as there is.
+def receive(
+    walk: Walk, payload: bytes, complete: bool, lengths: Sequence[int], sample: bool = False
+) -> list[Received]:
+    """Algorithm 4: the tiles, from as much of the payload as there is, and from less of it.
 
     Args:
         walk: of both sides.
         payload: what arrived.
         complete: nothing of it is missing.
+        lengths: of its beginnings, in bytes, rising; each is decoded as if no more had arrived.
         sample: complete a partial payload by DDIM, which looks real, instead of by the predicted
             x_0, which errs least.
 
     Raises:
         DdpmError: the payload is damaged.
     """
-    bits = BitReader(payload)
-    x, index = walk.start, walk.chain.num_timesteps - 1
-    scale = None
+    bits, found = BitReader(payload), list[Received]()
+    last = walk.chain.num_timesteps - 1
+    x, scale = walk.start, 0
     with torch.inference_mode():
-        try:
-            for index in range(walk.chain.num_timesteps - 1, 0, -1):
-                tree, path = _receive_step(walk, index, bits)
-                x = walk.advance(walk.predict(x, index), tree.vector(path))
-            index = 0
-            scale = int(bits.integers(np.array([SCALE_BITS]))[0])
-        except EndOfData:
-            pass
-        steps = walk.chain.num_timesteps - 1 - index
-        p = walk.predict(x, index)
-        guess = walk.pixels(p.pred_xstart)
-        if scale is None:
-            return Received(_likely(walk, x, index) if sample else guess, steps)
+        for index in range(last, -1, -1):
+            try:
+                if index:
+                    tree, path = _receive_step(walk, index, bits)
+                else:
+                    scale = int(bits.integers(np.array([SCALE_BITS]))[0])
+                end = bits.position
+            except EndOfData:
+                end = 8 * len(payload) + 1
+            p = walk.predict(x, index)
+            cut = sum(8 * length < end for length in lengths[len(found) :])
+            if cut:
+                tiles = _likely(walk, x, index) if sample else walk.pixels(p.pred_xstart)
+                found += [Received(tiles, last - index)] * cut
+            if len(found) == len(lengths):
+                return found
+            if index:
+                x = walk.advance(p, tree.vector(path))
     model = PixelModel(*walk.pixel_statistics(p), walk.model.format.levels, scale)
-    values = _known_pixels(model, bits.remaining_bytes(), complete)
-    flat = guess.reshape(-1).numpy()
-    flat[np.flatnonzero(walk.flat)[: len(values)]] = values.astype(np.uint8)
-    return Received(torch.from_numpy(flat).reshape(guess.shape), steps + complete)
+    for length in lengths[len(found) :]:
+        whole = complete and length == len(payload)
+        values = _known_pixels(model, payload[-(-end // 8) : length], whole)
+        guess = walk.pixels(p.pred_xstart)
+        flat = guess.reshape(-1).numpy()
+        flat[np.flatnonzero(walk.flat)[: len(values)]] = values.astype(np.uint8)
+        found.append(Received(torch.from_numpy(flat).reshape(guess.shape), last + whole))
+    return found
 
 
 def _receive_step(walk: Walk, index: int, bits: BitReader) -> tuple[Tree, np.ndarray]:

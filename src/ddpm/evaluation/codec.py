@@ -11,7 +11,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ddpm.codec import Spent, parse
+from ddpm.codec import Spent, decompress_beginnings, parse
 from ddpm.data.images import byte_mse
 from ddpm.errors import check
 from ddpm.model import Ddpm
@@ -112,7 +112,7 @@ def measure_codec(
         model: whose denoising error has been measured.
         images: of the model's format.
         steps: K; chosen by the amount of data by default.
-        fractions: of the archive that are decoded, in order; the last must be 1.
+        fractions: of the archive that are decoded, rising.
         single: how many images are also compressed one by one.
         progress: of each part.
 
@@ -124,20 +124,22 @@ def measure_codec(
         begun = time.perf_counter()
         data = model.compress(list(images), steps=steps, spent=spent, progress=progress)
         encode = time.perf_counter() - begun
-    header, payload = parse(data)
-    prefixes: list[Prefix] = []
-    counter = Counter(progress, len(fractions), "decoding prefixes")
-    for fraction in fractions:
-        size = max(round(fraction * len(data)), len(data) - len(payload))
-        with stopwatch(model.network) as decoding:
-            begun = time.perf_counter()
-            result = model.decompress(data[:size])
-            decode = time.perf_counter() - begun
-        decoded = torch.stack(result.images)
-        mse = byte_mse(decoded, images, model.format)
-        prefixes.append(Prefix(size, result.steps, mse, result.images))
-        counter.advance()
-    check(result.exact and torch.equal(decoded, images), "the archive did not decode exactly")
+    header, payload = file = parse(data)
+    with stopwatch(model.network) as decoding:
+        begun = time.perf_counter()
+        result = model.decompress(data, progress=progress)
+        decode = time.perf_counter() - begun
+    check(
+        result.exact and torch.equal(torch.stack(result.images), images),
+        "the archive did not decode exactly",
+    )
+    head = len(data) - len(payload)
+    lengths = [max(round(fraction * len(data)) - head, 0) for fraction in fractions]
+    parts = decompress_beginnings(model.for_codec(), file, lengths, progress=progress)
+    prefixes = []
+    for length, part in zip(lengths, parts, strict=True):
+        mse = byte_mse(torch.stack(part.images), images, model.format)
+        prefixes.append(Prefix(head + length, part.steps, mse, part.images))
     sizes, counter = [], Counter(progress, min(single, len(images)), "single files")
     for image in images[:single]:
         sizes.append(len(model.compress([image])))
@@ -146,7 +148,7 @@ def measure_codec(
         values=images.numel(),
         steps=header.steps,
         archive=len(data),
-        header=len(data) - len(payload),
+        header=head,
         spent=spent,
         single=sizes,
         encode=encode,
