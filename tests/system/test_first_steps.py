@@ -92,7 +92,7 @@ def proposed(capsys, caplog, folder, *options):
 
 def options_in(said):
     """--group.setting and its values, as they are printed."""
-    number = r"(?:\d[\d.e-]*\d|\d|True|False)"
+    number = r"(?:\d[\d.e-]*\d|\d|True|False|adam|muon|epsilon|v_prediction)"
     found = re.findall(rf"--([a-z]+\.[a-z-]+)((?:[ =]{number}(?![\w.]))*)", said)
     return {name: values.replace("=", " ").split() for name, values in found}
 

@@ -122,7 +122,7 @@ def test_a_model_of_that_name_comes_first(capsys, timed):
     assert rows["denoising error"].startswith("measured")
     assert "ddpm info --preset cifar10-small" in last
     rows, _ = told(capsys, "--preset", "cifar10-small")
-    assert rows["steps"].startswith("12,000 of 64 images")
+    assert rows["steps"].startswith("12,000 of 128 images")
 
 
 def test_a_preset_of_ones_own(capsys, tmp_path, timed):

@@ -14,7 +14,7 @@ def test_models_lists_each_with_its_training(capsys):
     for name in pretrained():
         model = load(name, "cpu")
         assert name in text
-        assert f"{model.history.images:,} images" in text
+        assert f"{model.history.images:,}" in text
         assert f"{model.num_parameters:,}" in text
 
 
@@ -45,9 +45,10 @@ def test_a_name_stands_for_a_run_in_a_command(tmp_path, capsys):
 
 
 def test_the_network_has_learned():
-    """It predicts the noise of a flat grey image far better than nothing does."""
+    """It finds a flat grey image in its noise far better than nothing does."""
     model = load("cifar10-small", "cpu")
     noise = torch.randn(2, 3, 32, 32)
     t = torch.full((2,), 300)
     x_t = model.diffusion.q_sample(torch.zeros_like(noise), t, noise)
-    assert (model.denoiser()(x_t, t) - noise).square().mean() < 0.1
+    clean = model.diffusion.p_mean_variance(model.denoiser(), x_t, t).pred_xstart
+    assert clean.square().mean() < 0.02

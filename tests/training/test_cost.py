@@ -95,7 +95,7 @@ def test_a_network_is_priced_without_its_numbers():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_what_a_network_keeps_is_what_was_counted(precision):
-    config = with_training(get_preset("cifar10-small"), precision=precision)
+    config = with_training(get_preset("images"), precision=precision)
     network = config.build_network((3, 32, 32))
     call = in_precision(network, precision)
     one, three = (

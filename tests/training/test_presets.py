@@ -47,6 +47,6 @@ def test_every_preset_takes_a_step_with_a_tiny_network(name, tmp_path):
     config = replace(config, network=network, training=training)
     channels = config.data.channels
     pixels = torch.randint(0, 17, (4, channels, side, side), dtype=torch.uint8)
-    images = type(tiny_images())(pixels, 17)
+    images = type(tiny_images())(pixels, 17, labels=torch.tensor([0, 1, 2, 9]))  # for cifar10-small
     result = train(config, images, tmp_path)
     assert (result.step, result.stopped) == (1, None)

@@ -52,8 +52,10 @@ def propose(path: str | Path, base: Config) -> tuple[Config, str]:
     batch = 128 if on_gpu else 64
     steps = max(2000, int(round(PASSES * count / batch, -3)))
     channels = large if on_gpu else small
+    predicts = "epsilon" if on_gpu else base.diffusion.prediction_type  # the paper's on a GPU
     config = replace(
         base,
+        diffusion=replace(base.diffusion, prediction_type=predicts),
         data=replace(
             base.data,
             path=str(path),
@@ -72,7 +74,8 @@ def propose(path: str | Path, base: Config) -> tuple[Config, str]:
             base.training,
             steps=steps if on_gpu else min(steps, CPU_STEPS),
             batch_size=batch,
-            lr=2e-4 if on_gpu else 1e-3,
+            optimizer="adam" if on_gpu else base.training.optimizer,
+            lr=2e-4 if on_gpu else base.training.lr,
         ),
     )
     return config, _said(config, side, grey, count)
@@ -92,7 +95,8 @@ def _said(config: Config, side: float, grey: bool, count: int) -> str:
         f"--network.ch-mult {mult} --network.attn-resolutions {attention} "
         f"--network.dropout {network.dropout} --network.norm-groups {network.norm_groups} "
         f"--training.steps {training.steps} --training.batch-size {training.batch_size} "
-        f"--training.lr {training.lr:g}; each can be changed"
+        f"--training.lr {training.lr:g} --training.optimizer {training.optimizer} "
+        f"--diffusion.prediction-type {config.diffusion.prediction_type}; each can be changed"
     )
 
 
