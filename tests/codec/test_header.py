@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm.codec.bits import BitReader, BitWriter, EndOfData
+from ddpm.codec.bits import BitReader, BitWriter, EndOfData, EndOfData
 from ddpm.codec.header import Header, parse, varint
 from ddpm.errors import DdpmError
 
@@ -95,9 +95,12 @@ def test_an_endless_gamma_code_is_damage_and_not_a_loop():
         BitReader(bytes(1000)).gamma()
 
 
-def test_what_follows_the_bits_starts_at_a_whole_byte():
+def test_the_reader_knows_where_it_is_also_after_the_end():
     writer = BitWriter()
     writer.integers(np.array([5]), np.array([3]))
-    reader = BitReader(writer.bytes() + b"abc")
+    reader = BitReader(writer.bytes())
     assert reader.integers(np.array([3]))[0] == 5
-    assert reader.remaining_bytes() == b"abc"
+    assert reader.position == 3
+    with pytest.raises(EndOfData):
+        reader.integers(np.array([6]))
+    assert reader.position == 3
