@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm.codec.bits import BitReader, BitWriter, EndOfData, EndOfData
+from ddpm.codec.bits import BitReader, BitWriter, EndOfData
 from ddpm.codec.header import Header, parse, varint
 from ddpm.errors import DdpmError
 
