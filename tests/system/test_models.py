@@ -14,7 +14,7 @@ def test_models_lists_each_with_its_training(capsys):
     for name in pretrained():
         model = load(name, "cpu")
         assert name in text
-        assert f"{model.history.images:,}" in text
+        assert f"{model.history.images:,} images" in text
         assert f"{model.num_parameters:,}" in text
 
 

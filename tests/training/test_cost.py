@@ -109,6 +109,17 @@ def test_what_a_network_keeps_is_what_was_counted(precision):
     assert memory.fixed == pytest.approx(one - (three - one) / 2, rel=0.2, abs=2**18)
 
 
+def test_of_two_networks_each_keeps_what_its_own_images_need():
+    config = with_training(get_preset("cifar10-small"), precision="fp32")
+    network = config.build_network((3, 32, 32))
+    x, null = torch.zeros(6, 3, 32, 32), torch.full((6,), 10)
+    t = torch.tensor([0, 999] * 3)
+    two, six = (
+        kept_for_backward(lambda n=n: network(x[:n], t[:n], null[:n]), network) for n in (2, 6)
+    )
+    assert Cost(config, CPU).memory.an_image == pytest.approx(1.3 * (six - two) / 4, rel=0.1)
+
+
 def test_recomputed_activations_take_less():
     plain, frugal = (
         Cost(digits(activation_checkpointing=wanted), CPU).memory for wanted in (False, True)

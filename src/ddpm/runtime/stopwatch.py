@@ -76,6 +76,7 @@ def time_both(
         one image.
     """
     end, images = clock() + limit, 1
+    before = (0, 0.0)  # the last number of images, and what a turn of both took
     found: Times | None = None
 
     def timed(precision: Floats, allowed: float = math.inf) -> float:
@@ -99,10 +100,12 @@ def time_both(
                 if found.bf16 > FAR * found.fp32:  # or did something else run meanwhile?
                     found = Times(images, found.fp32, min(found.bf16, timed("bf16")))
             turn = found.fp32 + found.bf16
-            ahead = 3 * turn * min(GROWTH, most / images)  # a first call of each, and two turns
+            larger = min(GROWTH * images, most)
+            an_image = max(0.0, turn - before[1]) / (images - before[0])  # more than that is fixed
+            ahead = 3 * (turn + an_image * (larger - images))  # a first call of each, and two turns
             if found.bf16 > FAR * found.fp32 or images >= most or clock() + ahead > end:
                 break
-            images = min(GROWTH * images, most)
+            before, images = (images, turn), larger
         for _ in range(TURNS - 1):
             if found.bf16 > FAR * found.fp32 or clock() + turn > end:
                 break
