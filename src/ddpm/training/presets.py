@@ -55,7 +55,7 @@ def cifar10_small() -> Config:
     """The network of the model `cifar10-small` that comes with the package: 3.3M parameters.
 
     Two networks of a quarter of the paper's width, one for t < 200 and one above, which know the
-    ten classes and predict v. For CPUs: this run takes 2.5 hours on two cores. The shipped weights
+    ten classes and predict v. For CPUs: this run takes 2.7 hours on two cores. The shipped weights
     were trained on a GPU first; their model card says how, and what they reach.
     """
     base = images()
