@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ddpm.codec.header import MAX_THREADS, MAX_VALUES, File, Header, parse
+from ddpm.codec.header import CHECK_BYTES, DAMAGED, MAX_IMAGES, File, Header, Part, parse
 from ddpm.codec.model import CodecModel
-from ddpm.codec.tiles import cut, grid, join, masks
-from ddpm.codec.transmission import BATCH, Spent, Walk, receive, send
+from ddpm.codec.names import check_names
+from ddpm.codec.parts import Block, parts, tiles_of_a_part
+from ddpm.codec.tiles import Size, grid
+from ddpm.codec.transmission import Reconstruct, Spent, Walk, receive, send
 from ddpm.data.images import ImageFormat
 from ddpm.errors import check
+from ddpm.runtime.device import exact_arithmetic
 from ddpm.runtime.progress import Counter, Progress
 
 Image = UInt8[Tensor, "c _h _w"]
-Sizes = Sequence[tuple[int, int]]
+LARGEST = 1 << 29  # pixels times channels of one image
 
 
 @dataclass(frozen=True)
@@ -29,72 +33,27 @@ class Decompressed:
     """What a file, or the part of it that is there, decodes to.
 
     Args:
-        images: uint8 grey levels, [c, h, w] each.
-        exact: they are what was compressed, to the last bit.
-        steps: how many of the K steps the bytes reached; K for a complete one.
+        images: uint8 grey levels, [c, h, w] each: those that were asked for and that the bytes
+            reach, in order.
+        numbers: which images of the file they are.
+        exact: they are what was compressed, to the last bit, and none is missing.
+        steps: how many of the K steps the bytes reached, of the last part that they reach; K for
+            complete ones.
     """
 
     images: list[Image]
+    numbers: list[int]
     exact: bool
     steps: int
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Arithmetic on that many threads: another number of them rounds differently."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def pixel_bytes(images: Sequence[Tensor]) -> bytes:
-    """All pixels, one image after another."""
-    return b"".join(image.contiguous().numpy().tobytes() for image in images)
-
-
-def check_size(image_format: ImageFormat, sizes: Sizes, what: str) -> None:
-    """Refuse more pixels than one file may hold, before anything is allocated for them."""
-    channels, height, width = image_format.shape
-    limit = MAX_VALUES // (channels * height * width)
-    tiles = 0
-    for size in sizes:
-        check(min(size) >= 1 and max(size) <= MAX_VALUES, f"{what} has an image without pixels")
-        rows, columns = grid(size, image_format.shape)
-        tiles += rows * columns
-        check(
-            tiles <= limit,
-            f"{what} needs more than {limit:,} tiles of {height}x{width} pixels, the most one file "
-            "may hold; use several files",
-        )
-
-
-def check_images(image_format: ImageFormat, images: Sequence[Image]) -> None:
-    """Refuse images that the model cannot take; they may have any size."""
-    check(len(images) > 0, "there are no images to compress")
-    for image in images:
-        check(
-            image.ndim == 3 and image.shape[0] == image_format.channels,
-            f"this model expects images of {image_format.channels} channels, got shape "
-            f"{tuple(image.shape)}",
-        )
-        if image.numel():
-            image_format.check_levels(int(image.max()))
-
-
-def default_steps(model: CodecModel, values: int) -> int:
-    """K: few for a small image, whose every step costs a few bits more than its KL."""
-    most = 5 if values < 1000 else 25 if values < 10_000 else 50
-    return min(most, model.max_steps)
 
 
 def compress(
     model: CodecModel,
     images: Sequence[Image],
     *,
+    names: Sequence[str] | None = None,
     steps: int | None = None,
+    last_timestep: int | None = None,
     progress: Progress | None = None,
     spent: Spent | None = None,
 ) -> bytes:
@@ -103,50 +62,90 @@ def compress(
     Args:
         model: what both sides have.
         images: grey levels of the model's channels, of any sizes.
-        steps: K, the network calls an image takes; chosen by the amount of data by default.
+        names: of the images, relative paths; left out by default.
+        steps: K, the network calls an image takes; those that cost least by default.
+        last_timestep: where the last stage takes over; where it costs least by default.
         progress: counts (tile, step) pairs, to encode and to see that the file decodes.
         spent: filled in with where the bits went.
 
     Raises:
-        DdpmError: images that the model cannot take, or a K out of range.
+        DdpmError: images that the model cannot take, names that not every system can write, or a
+            number out of range.
     """
-    image_format = model.format
-    check_images(image_format, images)
+    check_images(model.format, images)
+    if names is not None:
+        check(len(names) == len(images), f"there are {len(images)} images and {len(names)} names")
+        check_names(names)
     sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
-    check_size(image_format, sizes, "this set")
-    tiles, real = cut(images, image_format.shape)
-    steps = default_steps(model, tiles.numel()) if steps is None else steps
-    check(1 <= steps <= model.max_steps, f"steps must lie in 1..{model.max_steps}, got {steps}")
-    count = min(torch.get_num_threads(), MAX_THREADS)
-    pixels = pixel_bytes(images)
-    plain = all(size == image_format.shape[1:] for size in sizes)
+    shape = model.format.shape
+    tiles = sum(math.prod(grid(size, shape)) for size in sizes)
+    route = model.route(min(tiles, tiles_of_a_part(shape)), steps, last_timestep)
+    counter = Counter(progress, 2 * route.steps * tiles, "compressing")
+    payloads, found, proved = [], [], True
+    for part in parts(sizes, shape):
+        pieces = [images[block.image][(slice(None), *block.place)] for block in part]
+        walk = Walk(model, route, [block.size for block in part], counter)
+        with exact_arithmetic():
+            payload = send(walk, pieces, spent or Spent())
+            received = receive(walk, payload, [len(payload)], len(payload))[0]
+        proved &= all(map(torch.equal, received.blocks, pieces))
+        payloads.append(payload)
+        found.append(Part(len(payload), sealed(pieces)))
+    default = route == model.single_route
+    plain = {size: None for size in sizes}
+    header = Header(
+        model.fingerprint,
+        len(images),
+        None if list(plain) == [shape[1:]] else tuple(plain if len(plain) == 1 else sizes),
+        None if names is None else tuple(names),
+        None if default else route,
+        False,
+        tuple(found),
+    )
+    if proved:
+        return b"".join([header.pack(), *payloads])
+    return _stored(replace(header, route=None), images)
 
-    def file(k: int, payload: bytes) -> bytes:
-        header = Header(
-            model.fingerprint,
-            zlib.crc32(pixels),
-            k,
-            count,
-            len(images),
-            None if plain else tuple(sizes),
-            len(payload),
+
+def sealed(pieces: Sequence[Tensor]) -> int:
+    """The check of some pixels."""
+    crc = 0
+    for piece in pieces:
+        crc = zlib.crc32(piece.contiguous().numpy().tobytes(), crc)
+    return crc % (1 << 8 * CHECK_BYTES)
+
+
+def _stored(header: Header, images: Sequence[Tensor]) -> bytes:
+    """A file without the model, for a machine that does not repeat its own arithmetic."""
+    payload = zlib.compress(b"".join(image.contiguous().numpy().tobytes() for image in images), 9)
+    part = Part(len(payload), sealed(images))
+    return replace(header, stored=True, parts=(part,)).pack() + payload
+
+
+def check_images(image_format: ImageFormat, images: Sequence[Image]) -> None:
+    """Refuse images that the model cannot take; they may have any size."""
+    check(len(images) > 0, "there are no images to compress")
+    check(len(images) <= MAX_IMAGES, f"a file holds at most {MAX_IMAGES:,} images")
+    for image in images:
+        check(
+            image.ndim == 3 and image.shape[0] == image_format.channels,
+            f"this model expects images of {image_format.channels} channels, got shape "
+            f"{tuple(image.shape)}",
         )
-        return header.pack() + payload
-
-    walk = Walk(model, steps, real, Counter(progress, 2 * steps * len(tiles), "compressing"))
-    with threads(count):
-        data = file(steps, send(walk, tiles, spent or Spent()))
-    parsed = parse(data)
-    if not _read(walk, parsed, sizes, [len(parsed.payload)])[0].exact:  # it does not repeat itself
-        data = file(0, zlib.compress(pixels, 9))
-    return data
+        check(image.numel() > 0, "this set has an image without pixels")
+        check(
+            image.numel() <= LARGEST,
+            f"an image may have {LARGEST:,} numbers at most, got {image.numel():,}; cut it",
+        )
+        image_format.check_levels(int(image.max()))
 
 
 def decompress(
     model: CodecModel,
     data: bytes | File,
     *,
-    sample: bool = False,
+    only: Sequence[int] | None = None,
+    reconstruct: Reconstruct = "mean",
     progress: Progress | None = None,
 ) -> Decompressed:
     """The images of a file, or the best guess at them from a part of it.
@@ -154,16 +153,17 @@ def decompress(
     Args:
         model: the one that the file was made with.
         data: a file of `compress` or its beginning, as bytes or parsed.
-        sample: complete a partial file with likely detail instead of the least error.
+        only: numbers of the images that are wanted, rising; all by default.
+        reconstruct: what a part that is not all there is completed to: mean, the predicted x_0;
+            sample, likely detail; average, the mean of several completions.
         progress: counts (tile, step) pairs.
 
     Raises:
         DdpmError: no such file, another version or model, or damage.
     """
-    file = _parsed(data)
-    return decompress_beginnings(
-        model, file, [len(file.payload)], sample=sample, progress=progress
-    )[0]
+    file = as_file(data)
+    length = len(file.payload)
+    return _decode(model, file, [length], only, reconstruct, progress)[0]
 
 
 def decompress_beginnings(
@@ -171,54 +171,28 @@ def decompress_beginnings(
     data: bytes | File,
     lengths: Sequence[int],
     *,
-    sample: bool = False,
+    reconstruct: Reconstruct = "mean",
     progress: Progress | None = None,
 ) -> list[Decompressed]:
     """What each beginning of a file decodes to, for the time that the longest of them takes.
 
     Args:
-        model, data, sample, progress: see `decompress`.
+        model, data, reconstruct, progress: see `decompress`.
         lengths: bytes of the payload (`File.payload`) in each beginning, rising.
 
     Raises:
         DdpmError: as `decompress`, or the lengths fall or are longer than what is there.
     """
-    file = _parsed(data)
-    header, image_format = file.header, model.format
+    file = as_file(data)
     check(
         list(lengths) == sorted(lengths)
         and all(0 <= length <= len(file.payload) for length in lengths),
         f"the lengths must rise from 0 to {len(file.payload):,} bytes at most, got {lengths}",
     )
-    with_class = " and with the class and the guidance it was given" if model.classes else ""
-    check(
-        header.model == model.fingerprint,
-        f"this file needs the model with fingerprint {header.model:06x}, and this one has "
-        f"{model.fingerprint:06x}; load the model it was compressed with, in the version of ddpm "
-        f"that wrote it{with_class}",
-    )
-    sizes: Sizes = header.sizes or (image_format.shape[1:],) * header.count
-    check_size(image_format, sizes, "this file")
-    check(header.steps <= model.max_steps, "the header of the file is damaged")
-    if header.steps == 0:
-        parts = [_stored(file.payload[:n], sizes, image_format.channels) for n in lengths]
-        results = [_judged(file, n, images, 0) for n, images in zip(lengths, parts, strict=True)]
-    else:
-        real = masks(sizes, image_format.shape)
-        counter = Counter(progress, header.steps * len(real), "decompressing")
-        results = _read(Walk(model, header.steps, real, counter), file, sizes, lengths, sample)
-    for length, result in zip(lengths, results, strict=True):
-        check(
-            result.exact or not _is_whole(file, length),
-            "the file is complete but does not decode to the original pixels: it is damaged, or "
-            "this machine's arithmetic differs from that of the machine that wrote it"
-            + ", or an earlier version wrote it"
-            * (model.format.batch(BATCH) != BATCH),
-        )
-    return results
+    return _decode(model, file, lengths, None, reconstruct, progress)
 
 
-def _parsed(data: bytes | File) -> File:
+def as_file(data: bytes | File) -> File:
     """A file, of which the bytes may be given."""
     check(
         isinstance(data, File | bytes),
@@ -227,37 +201,173 @@ def _parsed(data: bytes | File) -> File:
     return data if isinstance(data, File) else parse(data)
 
 
-def _is_whole(file: File, length: int) -> bool:
-    """Whether a beginning of so many bytes lacks nothing."""
-    return file.is_complete and length == len(file.payload)
+class _Arrived:
+    """The images of one beginning of a file, as their blocks arrive.
+
+    Args:
+        header: of the file.
+        image_format: of the model.
+        wanted: numbers of the images that are; None for all.
+    """
+
+    def __init__(self, header: Header, image_format: ImageFormat, wanted: set[int] | None) -> None:
+        self.header, self.format, self.wanted = header, image_format, wanted
+        self.found: dict[int, Tensor] = {}
+        self.steps, self.complete = 0, True
+
+    def put(self, blocks: Sequence[Block], pixels: Sequence[Tensor], steps: int) -> None:
+        """Blocks that have arrived; what is missing of their images is grey."""
+        self.steps = steps
+        for block, piece in zip(blocks, pixels, strict=True):
+            if self.wanted is not None and block.image not in self.wanted:
+                continue
+            if block.image not in self.found:
+                size = (self.format.channels, *size_of(self.header, self.format, block.image))
+                self.found[block.image] = torch.full(size, self.format.levels // 2).to(torch.uint8)
+            self.found[block.image][(slice(None), *block.place)] = piece
+
+    def result(self) -> Decompressed:
+        """What there is."""
+        numbers = sorted(self.found)
+        images = [self.found[number] for number in numbers]
+        return Decompressed(images, numbers, self.complete, self.steps)
 
 
-def _judged(file: File, length: int, images: list[Tensor], steps: int) -> Decompressed:
-    """Images of a beginning, and whether they are the original ones."""
-    exact = _is_whole(file, length) and zlib.crc32(pixel_bytes(images)) == file.header.pixels
-    return Decompressed(images, exact, steps)
+def size_of(header: Header, image_format: ImageFormat, number: int) -> Size:
+    """(height, width) of an image of a file."""
+    if header.sizes is None:
+        return image_format.height, image_format.width
+    return header.sizes[number if len(header.sizes) > 1 else 0]
 
 
-def _read(
-    walk: Walk, file: File, sizes: Sizes, lengths: Sequence[int], sample: bool = False
+def check_file(model: CodecModel, file: File) -> None:
+    """Refuse a file of another model, and one that asks for more than its parts can hold.
+
+    Raises:
+        DdpmError: it is one.
+    """
+    header, shape = file.header, model.format.shape
+    with_class = " and with the class and the guidance it was given" if model.classes else ""
+    needed, bits = header.model, header.model_bits
+    check(
+        header.fits(model.fingerprint),
+        f"this file needs the model with fingerprint {needed:0{bits // 4}x}, and this one has "
+        f"{model.fingerprint % (1 << bits):0{bits // 4}x}; load the model it was compressed "
+        f"with{with_class}",
+    )
+    sizes = header.sizes or (shape[1:],)
+    repeat = header.count if len(sizes) == 1 else 1
+    check(all(min(size) > 0 for size in sizes), DAMAGED)
+    check(max(map(math.prod, sizes)) * shape[0] <= LARGEST, DAMAGED)
+    tiles = repeat * sum(math.prod(grid(size, shape)) for size in sizes)
+    room = tiles_of_a_part(shape) * len(header.parts)
+    check(header.stored or tiles <= room, DAMAGED)
+    check(header.stored or header.route is None or model.can_walk(header.route), DAMAGED)
+
+
+def _decode(
+    model: CodecModel,
+    file: File,
+    lengths: Sequence[int],
+    only: Sequence[int] | None,
+    reconstruct: Reconstruct,
+    progress: Progress | None,
 ) -> list[Decompressed]:
-    """What a receiver makes of beginnings of a file that is coded by the model."""
-    with threads(file.header.threads):
-        received = receive(walk, file.payload, file.is_complete, lengths, sample)
-    return [
-        _judged(file, length, join(part.tiles, sizes, walk.model.format.shape), part.steps)
-        for length, part in zip(lengths, received, strict=True)
-    ]
+    """Every beginning of a file, part by part."""
+    check_file(model, file)
+    header = file.header
+    check(
+        only is None or all(0 <= number < header.count for number in only),
+        f"the file holds the images 0..{header.count - 1}, got {only}",
+    )
+    wanted = None if only is None else set(only)
+    arrived = [_Arrived(header, model.format, wanted) for _ in lengths]
+    if header.stored:
+        return [_unpack(file, one, n) for one, n in zip(arrived, lengths, strict=True)]
+    route = header.route or model.single_route
+    shape, tiles = model.format.shape, 0
+    for piece in _pieces(header, model.format, wanted):
+        if not piece.is_reached(lengths[-1]):
+            break
+        tiles += sum(math.prod(grid(block.size, shape)) for block in piece.blocks)
+    counter = Counter(progress, route.steps * tiles, "decompressing")
+    for piece in _pieces(header, model.format, wanted):
+        reached = [n for n in lengths if piece.is_reached(n)]
+        for one in arrived[: len(lengths) - len(reached)]:
+            one.complete = False
+        if not reached:
+            break
+        walk = Walk(model, route, [block.size for block in piece.blocks], counter)
+        cuts = [min(n, piece.end) - piece.start for n in reached]
+        code = file.payload[piece.start : piece.start + cuts[-1]]
+        whole = piece.end - piece.start
+        with exact_arithmetic():
+            received = receive(walk, code, cuts, whole, reconstruct)
+        check(
+            cuts[-1] < whole or sealed(received[-1].blocks) == piece.check,
+            f"the images {piece.blocks[0].image} to {piece.blocks[-1].image} of the file (from 0) "
+            "do not decode to the original pixels: it is damaged; fetch it again",
+        )
+        for one, n, part in zip(arrived[-len(reached) :], cuts, received, strict=True):
+            one.put(piece.blocks, part.blocks, part.steps)
+            one.complete &= n == whole
+    return [one.result() for one in arrived]
 
 
-def _stored(payload: bytes, sizes: Sizes, channels: int) -> list[Tensor]:
+@dataclass(frozen=True)
+class _Piece:
+    """A part of a file: where it lies in the payload, its blocks, and the check of its pixels."""
+
+    start: int
+    end: int
+    blocks: list[Block]
+    check: int
+
+    def is_reached(self, length: int) -> bool:
+        """Whether a beginning of the payload says anything of it; the first part is guessed."""
+        return length > self.start or self.start == 0
+
+
+def _pieces(header: Header, image_format: ImageFormat, wanted: set[int] | None) -> Iterator[_Piece]:
+    """The parts of a file in which there are wanted images, one after another.
+
+    Raises:
+        DdpmError: there are more or fewer of them than the header says.
+    """
+    start, last = 0, header.count - 1 if wanted is None else max(wanted, default=-1)
+    sizes = (size_of(header, image_format, number) for number in range(header.count))
+    found = parts(sizes, image_format.shape)
+    for said, blocks in itertools.zip_longest(header.parts, found):
+        check(said is not None and blocks is not None, DAMAGED)
+        if wanted is None or any(block.image in wanted for block in blocks):
+            yield _Piece(start, start + said.length, blocks, said.check)
+        start += said.length
+        if wanted is not None and blocks[-1].image > last:
+            return
+
+
+def _unpack(file: File, arrived: _Arrived, length: int) -> Decompressed:
     """Images stored without the model; those that are missing come out grey."""
-    counts = [channels * height * width for height, width in sizes]
-    pixels = np.zeros(sum(counts), dtype=np.uint8)
-    try:
-        found = zlib.decompressobj().decompress(payload, sum(counts))
-    except zlib.error:
-        found = b""
-    pixels[: len(found)] = np.frombuffer(found, dtype=np.uint8)
-    parts = torch.from_numpy(pixels).split(counts)
-    return [part.reshape(channels, *size) for part, size in zip(parts, sizes, strict=True)]
+    header, channels = file.header, arrived.format.channels
+    stream, rest, steps = zlib.decompressobj(), file.payload[:length], 0
+    crc = 0
+    for number in range(header.count):
+        size = size_of(header, arrived.format, number)
+        count = channels * math.prod(size)
+        try:
+            pixels = stream.decompress(rest, count)
+            rest = stream.unconsumed_tail
+        except zlib.error:
+            pixels, rest = b"", b""
+        if not pixels and number:
+            arrived.complete = False
+            break
+        crc = zlib.crc32(pixels, crc)
+        flat = np.frombuffer(pixels.ljust(count, bytes([arrived.format.levels // 2])), np.uint8)
+        image = torch.from_numpy(flat.copy()).reshape(channels, *size)
+        arrived.put([Block(number, 0, 0, size)], [image], steps)
+    sound = crc % (1 << 8 * CHECK_BYTES) == header.parts[0].check
+    if length == header.length:
+        check(sound, "the file does not hold the original pixels: it is damaged; fetch it again")
+    arrived.complete &= sound
+    return arrived.result()

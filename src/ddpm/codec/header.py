@@ -1,4 +1,5 @@
-"""The file: a checked header of about 15 bytes, and a payload that may end anywhere.
+"""The file: a header of 8 bytes for a single image of the model's size, a longer one for all else,
+and a payload that may end anywhere.
 
 `docs/file-format.md` gives every byte.
 """
@@ -9,12 +10,32 @@ import zlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ddpm.codec.names import pack_names, unpack_names
+from ddpm.codec.route import Route
 from ddpm.errors import DdpmError, check
 
-MAGIC = b"\xddP"
-VERSION = 1
-MAX_VALUES = 1 << 22  # pixels times channels in one file, with the padding of its tiles
-MAX_THREADS = 64
+MAGIC = 0xDD
+SINGLE, GENERAL = 2, 3  # the lower half of the second byte: version 2, in its two forms
+FIRST = 0x50  # the second byte of version 1
+MODEL_BITS, SINGLE_MODEL_BITS, CHECK_BYTES = 28, 12, 3
+NAMES, SIZES, ONE_SIZE, ROUTE, STORED = 1, 2, 4, 8, 16  # what a general header holds besides
+MAX_IMAGES = 1 << 22  # in one file
+DAMAGED = "the header of the file is damaged; fetch it again"
+CUT = "the file is cut off inside its header; fetch it again"
+
+Size = tuple[int, int]
+
+
+class Part(NamedTuple):
+    """A stretch of the payload that is decoded by itself (`codec.parts`).
+
+    Args:
+        length: in bytes.
+        check: of its pixels, 24 bits of their CRC-32.
+    """
+
+    length: int
+    check: int
 
 
 @dataclass(frozen=True)
@@ -22,33 +43,72 @@ class Header:
     """What a decoder must know before the first bit.
 
     Args:
-        model: 24-bit fingerprint of what the decoder computes with (`codec.model`).
-        pixels: CRC-32 of all the images' bytes.
-        steps: K; 0 where the images are stored without the model.
-        threads: that the encoder's arithmetic ran on.
+        model: the lowest 28 bits of the fingerprint of what the decoder computes with
+            (`codec.model`), of which the header of a single image holds 12.
         count: images.
-        sizes: (height, width) of each where one differs from the model's, else None.
-        length: bytes of the whole payload, so that a truncated one is known as such.
+        sizes: (height, width) of each, or one for all; None if all have the model's.
+        names: of each, or None.
+        route: the steps of the path, where it is none of the model's own; None for its own.
+        stored: the images are stored without the model.
+        parts: of the payload, in order.
     """
 
     model: int
-    pixels: int
-    steps: int
-    threads: int
     count: int
-    sizes: tuple[tuple[int, int], ...] | None
-    length: int
+    sizes: tuple[Size, ...] | None
+    names: tuple[str, ...] | None
+    route: Route | None
+    stored: bool
+    parts: tuple[Part, ...]
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the short header says all there is to say."""
+        plain = self.sizes is None and self.names is None and self.route is None
+        return self.count == 1 and plain and not self.stored
+
+    @property
+    def model_bits(self) -> int:
+        """How many bits of the fingerprint the file holds."""
+        return SINGLE_MODEL_BITS if self.is_single else MODEL_BITS
+
+    @property
+    def length(self) -> int:
+        """Bytes of the whole payload, so that a truncated one is known as such."""
+        return sum(part.length for part in self.parts)
+
+    def fits(self, fingerprint: int) -> bool:
+        """Whether the file was made with the model of a fingerprint, as far as it says."""
+        return (fingerprint ^ self.model) % (1 << self.model_bits) == 0
 
     def pack(self) -> bytes:
-        """The header's bytes; the last is a check on all before it."""
-        body = MAGIC + bytes([VERSION])
-        body += self.model.to_bytes(3, "little") + self.pixels.to_bytes(4, "little")
-        body += bytes([self.steps, self.threads])
-        body += varint(2 * self.count + (self.sizes is not None))
-        for height, width in self.sizes or ():
+        """The header's bytes."""
+        form = SINGLE if self.is_single else GENERAL
+        low = self.model % (1 << SINGLE_MODEL_BITS)
+        start = bytes([MAGIC, form | low % 16 << 4, low >> 4])
+        if self.is_single:
+            return start + self.parts[0].check.to_bytes(CHECK_BYTES, "little") + varint(self.length)
+        body = start + (self.model >> SINGLE_MODEL_BITS).to_bytes(2, "little") + self._rest()
+        return body + (zlib.crc32(body) & 0xFFFF).to_bytes(2, "little")
+
+    def _rest(self) -> bytes:
+        """What only a general header holds, without its check."""
+        sizes = self.sizes or ()
+        flags = NAMES * (self.names is not None) + ROUTE * (self.route is not None)
+        flags += STORED * self.stored
+        flags += ONE_SIZE if len(sizes) == 1 else SIZES * bool(sizes)
+        body = varint(flags) + varint(self.count)
+        for height, width in sizes:
             body += varint(height) + varint(width)
-        body += varint(self.length)
-        return body + bytes([zlib.crc32(body) & 255])
+        if self.route is not None:
+            body += b"".join(varint(number) for number in self.route.numbers())
+        if self.names is not None:
+            packed = pack_names(self.names)
+            body += varint(len(packed)) + packed
+        body += varint(len(self.parts))
+        for part in self.parts:
+            body += part.check.to_bytes(CHECK_BYTES, "little") + varint(part.length)
+        return body
 
 
 def varint(value: int) -> bytes:
@@ -72,46 +132,95 @@ class File(NamedTuple):
         return len(self.payload) == self.header.length
 
 
+class _Reader:
+    """Numbers and bytes of a header, one after another."""
+
+    def __init__(self, data: bytes, position: int) -> None:
+        self.data, self.position = data, position
+
+    def room(self, count: int) -> None:
+        """Refuse to read so many bytes where there are fewer."""
+        check(count <= len(self.data) - self.position, CUT)
+
+    def bytes(self, count: int) -> bytes:
+        """The next ones."""
+        self.room(count)
+        self.position += count
+        return self.data[self.position - count : self.position]
+
+    def part(self) -> Part:
+        """The next part."""
+        sealed = int.from_bytes(self.bytes(CHECK_BYTES), "little")
+        return Part(self.number(), sealed)
+
+    def number(self) -> int:
+        """The next varint."""
+        value = 0
+        for shift in range(0, 35, 7):
+            byte = self.bytes(1)[0]
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise DdpmError(DAMAGED)
+
+    def numbers(self, count: int) -> list[int]:
+        """The next varints; each takes a byte at least, so that a forged count finds no room."""
+        self.room(count)
+        return [self.number() for _ in range(count)]
+
+
 def parse(data: bytes) -> File:
     """Check a file's header and cut it off.
 
     Raises:
         DdpmError: it is no file of ours, of another version, cut inside the header, or damaged.
     """
-    check(data[:2] == MAGIC[: len(data)] and len(data) > 0, "this is not a file of `ddpm compress`")
+    check(data[:1] == bytes([MAGIC]), "this is not a file of `ddpm compress`")
+    check(len(data) > 1, CUT)
     check(
-        len(data) < 3 or data[2] == VERSION,
-        f"this file has format version {data[2] if len(data) > 2 else 0}, and this version of ddpm "
-        f"reads version {VERSION}; use the version that wrote it",
+        data[1] != FIRST,
+        "this file is of the first format, which ddpm 0.1.0 reads (pip install ddpm-exact==0.1.0); "
+        "decompress it there, and compress its images anew",
     )
-    position = 12
+    form = data[1] & 15
+    check(
+        form in (SINGLE, GENERAL),
+        "this is not a file of `ddpm compress`, or of a later version than this one, which reads "
+        "version 2",
+    )
+    reader = _Reader(data, 2)
+    model = data[1] >> 4 | reader.bytes(1)[0] << 4
+    if form == SINGLE:
+        header = Header(model, 1, None, None, None, False, (reader.part(),))
+    else:
+        model |= int.from_bytes(reader.bytes(2), "little") << SINGLE_MODEL_BITS
+        header = _general(reader, model)
+    return File(header, data[reader.position : reader.position + header.length])
 
-    def number() -> int:
-        nonlocal position
-        value = 0
-        for shift in range(0, 35, 7):
-            check(position < len(data), "the file is cut off inside its header; fetch it again")
-            byte, position = data[position], position + 1
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value
-        raise DdpmError("the header of the file is damaged; fetch it again")
 
-    count, sized = divmod(number(), 2)
-    check(1 <= count <= MAX_VALUES, "the header of the file is damaged; fetch it again")
-    sizes = tuple((number(), number()) for _ in range(count)) if sized else None
-    length = number()
-    check(position < len(data), "the file is cut off inside its header; fetch it again")
-    sound = data[position] == zlib.crc32(data[:position]) & 255
-    check(sound, "the header of the file is damaged; fetch it again")
-    header = Header(
-        int.from_bytes(data[3:6], "little"),
-        int.from_bytes(data[6:10], "little"),
-        data[10],
-        data[11],
+def _general(reader: _Reader, model: int) -> Header:
+    """The rest of a long header, which is checked before anything is believed of it.
+
+    Raises:
+        DdpmError: it is cut or damaged.
+    """
+    flags, count = reader.number(), reader.number()
+    check(flags < 2 * STORED and 1 <= count <= MAX_IMAGES, DAMAGED)
+    listed = 1 if flags & ONE_SIZE else count if flags & SIZES else 0
+    flat = reader.numbers(2 * listed)
+    route = reader.numbers(2 * reader.number()) if flags & ROUTE else None
+    packed = reader.bytes(reader.number()) if flags & NAMES else None
+    many = reader.number()
+    reader.room(many)
+    parts = tuple(reader.part() for _ in range(many))
+    sound = zlib.crc32(reader.data[: reader.position]) & 0xFFFF
+    check(reader.bytes(2) == sound.to_bytes(2, "little"), DAMAGED)
+    return Header(
+        model,
         count,
-        sizes,
-        length,
+        tuple(zip(flat[::2], flat[1::2], strict=True)) or None,
+        None if packed is None else unpack_names(packed, count),
+        None if route is None else Route.of_numbers(route),
+        bool(flags & STORED),
+        parts,
     )
-    check(1 <= header.threads <= MAX_THREADS, "the header of the file is damaged; fetch it again")
-    return File(header, data[position + 1 : position + 1 + length])

@@ -11,12 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from ddpm.codec.coding import Coding
+from ddpm.codec.planning import choose_route
+from ddpm.codec.route import Route
 from ddpm.data.images import ImageFormat
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.errors import check
-from ddpm.likelihood.denoising_error import DenoisingError
+from ddpm.likelihood.spectral_error import SpectralError
 
-MAX_STEPS = 255  # that the header can say
+VERSION = b"2"  # of what decoders compute: another one would not decode the files of this
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,24 +27,24 @@ class CodecModel:
     """A model as sender and receiver both have it.
 
     Args:
-        chain: gives the chain of K steps, with the analytic variance.
+        chain: gives the chain over some timesteps, rising, with the spectral variance.
         diffusion: the whole chain.
-        denoiser: the network as it is called.
+        denoiser: the network as it is called, in fp32.
         network: the same, for its weights.
-        denoising_error: of the network.
+        error: of the network, in colour and frequency.
+        coding: the last stage, and the route of a single image.
         format: of its images.
-        precision: that the network computes in.
         classes: that the network knows.
         given: the class that it is called with and the guidance; None for no class.
     """
 
-    chain: Callable[[int], GaussianDiffusion]
+    chain: Callable[[tuple[int, ...]], GaussianDiffusion]
     diffusion: GaussianDiffusion
     denoiser: Denoiser
     network: nn.Module
-    denoising_error: DenoisingError
+    error: SpectralError
+    coding: Coding
     format: ImageFormat
-    precision: str
     classes: int = 0
     given: tuple[int, float] | None = None
 
@@ -56,24 +59,34 @@ class CodecModel:
         """Where the network is."""
         return next(self.network.parameters()).device
 
-    @property
-    def max_steps(self) -> int:
-        """The largest K of a file."""
-        return min(MAX_STEPS, self.diffusion.num_timesteps)
+    def can_walk(self, route: Route) -> bool:
+        """Whether a route begins where this model's chain does."""
+        return route.timesteps[0] == self.diffusion.num_timesteps - 1
+
+    def route(self, tiles: int, steps: int | None = None, last: int | None = None) -> Route:
+        """The cheapest route for parts of so many tiles; see `ddpm.codec.planning`.
+
+        Raises:
+            DdpmError: a number of steps or a last timestep that the model does not have.
+        """
+        if (tiles, steps, last) == (1, None, None):
+            return self.coding.route
+        stage = self.coding.last_stage
+        return choose_route(self.diffusion.schedule, self.error, stage.costs, tiles, steps, last)
 
     @cached_property
     def fingerprint(self) -> int:
-        """24 bits that differ for other weights, schedules, errors, another precision or class."""
-        diffusion, error = self.diffusion, self.denoising_error
-        digest = hashlib.blake2b(digest_size=3)
+        """64 bits of all that a decoder computes with; a file holds the lowest of them."""
+        diffusion, error = self.diffusion, self.error
+        digest = hashlib.blake2b(VERSION, digest_size=8)
         for name, value in sorted(self.network.state_dict().items()):
             digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-        read_as = (diffusion.prediction_type, diffusion.clip_sample, self.precision)
-        digest.update(repr((*read_as, self.format)).encode())
+        digest.update(diffusion.prediction_type.encode() + bytes([diffusion.clip_sample]))
+        digest.update(np.array([*self.format.shape, self.format.levels], "<i8").tobytes())
         digest.update(getattr(self.network, "untold", "").encode())
         if self.given is not None:
             digest.update(f"class {self.given[0]}, guidance {self.given[1]!r}".encode())
-        for array in (diffusion.schedule.betas, error.timesteps, error.xstart_mse):
+        for array in (diffusion.schedule.betas, error.timesteps, error.colours, error.xstart_mse):
             digest.update(np.ascontiguousarray(array).tobytes())
-        digest.update(np.ascontiguousarray(error.decoder_bpd).tobytes())
+        digest.update(self.coding.digest())
         return int.from_bytes(digest.digest(), "little")

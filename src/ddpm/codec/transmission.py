@@ -1,9 +1,9 @@
 """Algorithms 3 and 4 for real: every x_{t-1} sent by channel simulation, then the exact pixels.
 
-One path of the tree runs through all images of a file, because long paths waste least. Sender and
-receiver walk down the same chain; the receiver needs nothing but the bits of each path and how
-many there are, which the file says, so that a last digit of difference between two machines can
-never put them out of step.
+A part of a file (`codec.parts`) is one path through all its tiles, because long paths waste least,
+and then the last stage of all its blocks. Sender and receiver walk down the same chain; how many
+bits a step has the file says, and all that the last stage computes with are integers, so that
+another machine's last digits change nothing.
 """
 
 from __future__ import annotations
@@ -11,27 +11,31 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ddpm.codec.bits import BitReader, BitWriter, EndOfData
-from ddpm.codec.exact_pixels import SCALE_BITS, PixelModel, best_scale
 from ddpm.codec.model import CodecModel
-from ddpm.codec.tree_code import Tree, TreeCode
+from ddpm.codec.prices import with_overhead
+from ddpm.codec.route import Route
+from ddpm.codec.segments import SegmentedTree
+from ddpm.codec.tiles import Size, cut, grid, join
 from ddpm.diffusion.gaussian import PMeanVariance
 from ddpm.errors import check
-from ddpm.likelihood.trajectory import step_bits
 from ddpm.runtime.progress import Counter
 from ddpm.runtime.randomness import Randomness, derive_key
-from ddpm.sampling import Ddim
+from ddpm.sampling import Ancestral, Ddim
 
-RATE = 1.08  # bits sent for each bit of KL: what the search loses
-BATCH = 64  # tiles of 32x32 pixels in one network call; both sides must use the same
+BATCH = 64  # tiles of 32x32 pixels in one network call
 MAX_RATE = 4  # bits a step may spend on each dimension
-TREE = TreeCode()
+LIKELY_STEPS, AVERAGED = 20, 8  # network calls of a completion; completions that are averaged
+Reconstruct = Literal["mean", "sample", "average"]
+Blocks = list[UInt8[Tensor, "c _h _w"]]
 
 
 @dataclass
@@ -39,8 +43,10 @@ class Spent:
     """Where the bits of a file went, for reports.
 
     Args:
-        kl, path, side: of each step, from the first: KL(q || p), path bits, and their count's.
+        kl, path, side: of each step of each part, from the first: KL(q || p), path bits, and their
+            count's.
         delivered: what the path of each step told the receiver, see `delivered`.
+        offsets: of the cells that the predicted x_0 is rounded to.
         pixels: of the last stage.
     """
 
@@ -48,28 +54,33 @@ class Spent:
     path: list[int] = field(default_factory=list)
     side: list[int] = field(default_factory=list)
     delivered: list[float] = field(default_factory=list)
+    offsets: int = 0
     pixels: int = 0
 
 
 class Walk:
-    """What both sides of a transmission know: the chain, the price of each step, the start.
+    """What both sides of the transmission of a part know.
 
     Args:
         model: the network and its images.
-        steps: K.
-        real: which pixels of each tile count, [n, h, w].
+        route: the timesteps, and what each step should take.
+        sizes: (height, width) of every block.
         counter: counts the tiles of every network call.
     """
 
     def __init__(
-        self, model: CodecModel, steps: int, real: Bool[Tensor, "n h w"], counter: Counter
+        self, model: CodecModel, route: Route, sizes: Sequence[Size], counter: Counter
     ) -> None:
-        self.model, self.chain, self.counter = model, model.chain(steps), counter
-        channels, height, width = model.format.shape
-        self.real = real[:, None].expand(-1, channels, -1, -1)
-        index = torch.arange(len(real), device=model.device)
-        self.start = Randomness(0, "codec").normal(index, (channels, height, width))
-        self.flat = self.real.reshape(-1).numpy()
+        self.model, self.route, self.sizes, self.counter = model, route, list(sizes), counter
+        self.chain = model.chain(route.timesteps)
+        tiles = sum(math.prod(grid(size, model.format.shape)) for size in sizes)
+        index = torch.arange(tiles, device=model.device)
+        self.start = Randomness(0, "codec").normal(index, model.format.shape)
+
+    @property
+    def values(self) -> int:
+        """Numbers in all blocks."""
+        return self.model.format.channels * sum(map(math.prod, self.sizes))
 
     def batches(self, x: Float[Tensor, "n c h w"]) -> tuple[Tensor, ...]:
         """The tiles of each network call: BATCH of them, fewer if they are larger than 32x32."""
@@ -84,35 +95,38 @@ class Walk:
             self.counter.advance(len(batch))
         return PMeanVariance(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
-    def mse(self, index: int) -> np.ndarray:
-        """[c, h, w], the expected squared error of the predicted x_0 at `index`."""
-        return self.model.denoising_error.at(self.chain.schedule.timesteps[[index]])[0]
-
     def expected_bits(self, index: int) -> int:
         """What the path of a step should take, by the measured error."""
-        snr = self.chain.schedule.snr
-        counts = self.real.sum(dim=0).numpy()
-        bits = step_bits(snr[index - 1] - snr[index], self.mse(index))
-        return round(RATE * float((bits * counts).sum()))
+        return self.route.expected_bits(self.route.steps - 1 - index, len(self.start))
 
-    def tree(self, index: int, bits: int) -> Tree:
-        """The tree of a step."""
-        return TREE.grow(self.start.numel(), bits, derive_key(0, "codec step", index))
+    def tree(self, index: int, bits: int) -> SegmentedTree:
+        """The trees of a step."""
+        return SegmentedTree(self.start.numel(), bits, derive_key(0, "codec step", index))
 
     def advance(self, p: PMeanVariance, z: np.ndarray) -> Tensor:
         """x_{t-1} from the path's vector."""
         noise = torch.from_numpy(z.reshape(p.mean.shape)).to(p.mean.device)
-        return p.mean + p.variance.sqrt() * noise
+        return p.mean + self.chain.unrotate(p.variance.sqrt() * noise)
 
-    def pixel_statistics(self, p: PMeanVariance) -> tuple[np.ndarray, np.ndarray]:
-        """x^_0 and its expected squared error at the real pixels, before the last stage."""
-        xstart = p.pred_xstart.double().cpu().numpy().reshape(-1)[self.flat]
-        mse = np.broadcast_to(self.mse(0), p.mean.shape).reshape(-1)[self.flat]
-        return xstart, mse
+    def blocks(self, tiles: Tensor) -> list[Tensor]:
+        """Tiles put together."""
+        return join(tiles, self.sizes, self.model.format.shape)
 
-    def pixels(self, xstart: Tensor) -> UInt8[Tensor, "n c h w"]:
+    def pixels(self, xstart: Tensor) -> Blocks:
         """Grey levels of a predicted x_0."""
-        return self.model.format.from_unit(xstart).cpu()
+        return self.blocks(self.model.format.from_unit(xstart).cpu())
+
+    def flat_xstart(self, p: PMeanVariance) -> np.ndarray:
+        """x^_0 of all blocks, one after another, before the last stage."""
+        blocks = self.blocks(p.pred_xstart.double().cpu())
+        return torch.cat([block.reshape(-1) for block in blocks]).numpy()
+
+    def split(self, flat: np.ndarray) -> list[np.ndarray]:
+        """The inverse of concatenating blocks."""
+        channels = self.model.format.channels
+        ends = np.cumsum([channels * height * width for height, width in self.sizes])
+        parts = np.split(flat, ends[:-1])
+        return [part.reshape(channels, *size) for part, size in zip(parts, self.sizes, strict=True)]
 
 
 def quantum(expected: int) -> int:
@@ -120,28 +134,29 @@ def quantum(expected: int) -> int:
     return max(1, math.isqrt(expected) // 2)
 
 
-def send(walk: Walk, tiles: UInt8[Tensor, "n c h w"], spent: Spent) -> bytes:
-    """Algorithm 3: the payload for these tiles.
+def send(walk: Walk, images: Sequence[UInt8[Tensor, "c _h _w"]], spent: Spent) -> bytes:
+    """Algorithm 3: the payload of a part.
 
     Args:
         walk: of both sides.
-        tiles: grey levels of the model's format.
+        images: grey levels of the blocks.
         spent: filled in with where the bits went.
     """
     out = BitWriter()
+    tiles, _ = cut(images, walk.model.format.shape)
     x_start = walk.model.format.to_unit(tiles).to(walk.model.device)
     x = walk.start
     with torch.inference_mode():
         for index in range(walk.chain.num_timesteps - 1, 0, -1):
             p = walk.predict(x, index)
             x = walk.advance(p, _send_step(walk, index, x_start, x, p, out, spent))
-        p = walk.predict(x, 0)
-    values = tiles.reshape(-1).numpy()[walk.flat].astype(np.int32)
-    levels, statistics = walk.model.format.levels, walk.pixel_statistics(p)
-    scale = best_scale(levels, values, *statistics)
-    out.integers(np.array([scale]), np.array([SCALE_BITS]))
-    code = PixelModel(*statistics, levels, scale).encode(values)
-    spent.pixels = 8 * len(code)
+        xstart = walk.flat_xstart(walk.predict(x, 0))
+    stage = walk.model.last_stage
+    tries, _ = stage.grid.choose(xstart, walk.model.margin)
+    spent.offsets += stage.grid.write(tries, len(xstart), out)
+    known = walk.split(stage.grid.rounded(xstart, tries))
+    code = stage.encode([image.numpy() for image in images], known, walk.route.last)
+    spent.pixels += 8 * len(code)
     return out.bytes() + code
 
 
@@ -157,15 +172,13 @@ def _send_step(
     """Write one step: how many bits, and the path; the vector that the path stands for."""
     t = torch.full((len(x),), index, device=x.device)
     mean, variance, _ = walk.chain.q_posterior_mean_variance(x_start, x, t)
-    target = ((mean - p.mean) / p.variance.sqrt()).cpu().numpy().reshape(-1)
+    target = (walk.chain.rotate(mean - p.mean) / p.variance.sqrt()).cpu().numpy().reshape(-1)
     ratio = (variance / p.variance).expand(p.mean.shape).cpu().numpy().reshape(-1)
-    target = np.where(walk.flat, target, np.float32(0))
-    ratio = np.where(walk.flat, ratio, np.float32(1))
     nats = 0.5 * (target**2 + ratio - 1 - np.log(ratio)).astype(np.float64).sum()
     kl = nats / math.log(2)
     expected = walk.expected_bits(index)
     unit = quantum(expected)
-    wanted = max(round((RATE * kl - expected) / unit), -(expected // unit))
+    wanted = max(round((with_overhead(kl) - expected) / unit), -(expected // unit))
     change = (min(expected + wanted * unit, MAX_RATE * len(target)) - expected) // unit
     tree = walk.tree(index, expected + change * unit)
     spent.side.append(out.signed_gamma(change))
@@ -188,68 +201,71 @@ def delivered(z: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Received:
-    """What a payload, whole or not, says.
+    """What the payload of a part, whole or not, says.
 
     Args:
-        tiles: the pixels: exact where the payload is complete, else the best guess.
+        blocks: the pixels: exact where they arrived, else the best guess.
         steps: how many of the K steps arrived; the exact pixels are the last of them.
     """
 
-    tiles: UInt8[Tensor, "n c h w"]
+    blocks: Blocks
     steps: int
 
 
 def receive(
-    walk: Walk, payload: bytes, complete: bool, lengths: Sequence[int], sample: bool = False
+    walk: Walk,
+    payload: bytes,
+    lengths: Sequence[int],
+    whole: int,
+    reconstruct: Reconstruct = "mean",
 ) -> list[Received]:
-    """Algorithm 4: the tiles, from as much of the payload as there is, and from less of it.
+    """Algorithm 4: the blocks, from as much of the payload as there is, and from less of it.
 
     Args:
         walk: of both sides.
-        payload: what arrived.
-        complete: nothing of it is missing.
+        payload: what arrived of the part.
         lengths: of its beginnings, in bytes, rising; each is decoded as if no more had arrived.
-        sample: complete a partial payload by DDIM, which looks real, instead of by the predicted
-            x_0, which errs least.
+        whole: bytes of the complete part.
+        reconstruct: what is made of a path that is not all there: the predicted x_0, which errs
+            least for one call of the network; a DDIM run to the end, which looks real; or the mean
+            of several ancestral runs.
 
     Raises:
         DdpmError: the payload is damaged.
     """
     bits, found = BitReader(payload), list[Received]()
     last = walk.chain.num_timesteps - 1
-    x, scale = walk.start, 0
+    x, stage = walk.start, walk.model.last_stage
     with torch.inference_mode():
         for index in range(last, -1, -1):
             try:
                 if index:
                     tree, path = _receive_step(walk, index, bits)
                 else:
-                    scale = int(bits.integers(np.array([SCALE_BITS]))[0])
+                    tries = stage.grid.read(walk.values, bits)
                 end = bits.position
             except EndOfData:
                 end = 8 * len(payload) + 1
             p = walk.predict(x, index)
-            cut = sum(8 * length < end for length in lengths[len(found) :])
-            if cut:
-                tiles = _likely(walk, x, index) if sample else walk.pixels(p.pred_xstart)
-                found += [Received(tiles, last - index)] * cut
+            cut_here = sum(8 * length < end for length in lengths[len(found) :])
+            if cut_here:
+                blocks = _guess(walk, p, x, index, reconstruct)
+                found += [Received(blocks, last - index)] * cut_here
             if len(found) == len(lengths):
                 return found
             if index:
                 x = walk.advance(p, tree.vector(path))
-    model = PixelModel(*walk.pixel_statistics(p), walk.model.format.levels, scale)
+    known = walk.split(stage.grid.rounded(walk.flat_xstart(p), tries))
     for length in lengths[len(found) :]:
-        whole = complete and length == len(payload)
-        values = _known_pixels(model, payload[-(-end // 8) : length], whole)
-        guess = walk.pixels(p.pred_xstart)
-        flat = guess.reshape(-1).numpy()
-        flat[np.flatnonzero(walk.flat)[: len(values)]] = values.astype(np.uint8)
-        found.append(Received(torch.from_numpy(flat).reshape(guess.shape), last + whole))
+        complete = length == whole
+        code = payload[-(-end // 8) : length]
+        images, _ = stage.decode(code, walk.sizes, known, walk.route.last, complete)
+        found.append(Received([torch.from_numpy(image) for image in images], last + complete))
     return found
 
 
-def _receive_step(walk: Walk, index: int, bits: BitReader) -> tuple[Tree, np.ndarray]:
-    """The tree of one step and the path through it; `EndOfData` if it is not all there."""
+def _receive_step(walk: Walk, index: int, bits: BitReader) -> tuple[SegmentedTree, np.ndarray]:
+    """The trees of one step and the path through them; `EndOfData` if it is not all there."""
     expected = walk.expected_bits(index)
     count = expected + bits.signed_gamma() * quantum(expected)
     check(
@@ -260,25 +276,19 @@ def _receive_step(walk: Walk, index: int, bits: BitReader) -> tuple[Tree, np.nda
     return tree, bits.integers(tree.bits)
 
 
-def _likely(walk: Walk, x: Tensor, index: int) -> UInt8[Tensor, "n c h w"]:
-    """A partial file completed with likely detail: DDIM from x at `index` to the end."""
-
-    def noiseless(step: int) -> Tensor:
-        raise AssertionError("a deterministic sampler asked for noise")
-
-    batches = [
-        Ddim()(walk.chain, walk.model.denoiser, batch, noiseless, start=index)
-        for batch in walk.batches(x)
-    ]
-    return walk.pixels(torch.cat(batches))
-
-
-def _known_pixels(model: PixelModel, code: bytes, complete: bool) -> np.ndarray:
-    """The pixels of a code; of a cut one, those that the missing bytes cannot change any more."""
-    values = model.decode(code)
-    if complete:
-        return values
-    other = model.decode(code, b"\xff")
-    values = values[: len(other)]
-    differs = values != other[: len(values)]
-    return values[: int(differs.argmax()) if differs.any() else len(values)]
+def _guess(walk: Walk, p: PMeanVariance, x: Tensor, index: int, reconstruct: Reconstruct) -> Blocks:
+    """The blocks of a path that arrived down to `index` only."""
+    if reconstruct == "mean":
+        return walk.pixels(p.pred_xstart)
+    t = int(walk.chain.schedule.timesteps[index])
+    roots = np.linspace(0, math.sqrt(t), min(LIKELY_STEPS, t + 1))
+    chain = walk.model.diffusion.respace(np.unique((roots**2).round().astype(np.int64)))
+    runs = 1 if reconstruct == "sample" else AVERAGED
+    sampler = Ddim() if reconstruct == "sample" else Ancestral()
+    total = torch.zeros_like(x)
+    for run in range(runs):
+        source = Randomness(run, "codec completion")
+        for places in torch.arange(len(x), device=x.device).split(walk.model.format.batch(BATCH)):
+            noise = partial(source.normal, places, walk.model.format.shape)
+            total[places] += sampler(chain, walk.model.denoiser, x[places], noise)
+    return walk.pixels(total / runs)

@@ -1,0 +1,95 @@
+"""Which way an image should come: how many steps, at which timesteps, and where the last stage
+takes over.
+
+Every step t -> s has a price in bits, its KL by the measured error and what the search adds to it,
+and so has an end at t, what the last stage takes from there. The cheapest route of K steps is a
+shortest path (`ddpm.likelihood.trajectory`), and of all K the least is taken that comes within
+NEARLY of the best, because every step is a call of the network.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddpm.codec.prices import with_overhead
+from ddpm.codec.route import FINE, MAX_STEPS, Route
+from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.errors import check
+from ddpm.likelihood.spectral_error import SpectralError
+from ddpm.likelihood.trajectory import cheapest, step_bits, step_costs
+
+Array = NDArray[np.float64]
+MOST, NEARLY = 40, 1.002  # steps that are tried by default, and how much worse than the best
+
+
+def choose_route(
+    schedule: NoiseSchedule,
+    error: SpectralError,
+    ends: dict[int, float],
+    tiles: int,
+    steps: int | None = None,
+    last: int | None = None,
+) -> Route:
+    """The cheapest route.
+
+    Args:
+        schedule: the whole chain.
+        error: of the network, in colour and frequency.
+        ends: bits/dim that the last stage takes from some timesteps; it works between them.
+        tiles: that a part has.
+        steps: K; the best by default.
+        last: timestep at which the last stage takes over; the best by default.
+
+    Raises:
+        DdpmError: one of them is out of range.
+    """
+    known = np.array(sorted(ends))
+    low, high = int(known[0]), int(known[-1])
+    check(
+        last is None or low <= last <= high,
+        f"the last timestep must lie in {low}..{high}, for which this model's last stage was "
+        f"trained, got {last}",
+    )
+    most = min(MAX_STEPS, schedule.num_timesteps - low)
+    check(
+        steps is None or 2 <= steps <= most or (steps == 1 and high == schedule.num_timesteps - 1),
+        f"steps must lie in 2..{most}, got {steps}",
+    )
+    numbers = tiles * math.prod(error.xstart_mse.shape[1:])
+    prices = with_overhead(numbers * step_costs(schedule, error))
+    timesteps = np.arange(schedule.num_timesteps)
+    costs = np.interp(timesteps, known, [ends[t] for t in known.tolist()]) * numbers
+    allowed = (timesteps >= low) & (timesteps <= high)
+    if last is not None:
+        allowed = timesteps == last
+    costs = np.where(allowed, costs, np.inf)
+    return _priced(schedule, error, tiles, _best(prices, costs, steps, most))
+
+
+def _best(prices: Array, ends: Array, steps: int | None, most: int) -> NDArray[np.int64]:
+    """The timesteps of the cheapest path, rising."""
+    counts = range(1, min(MOST, most) + 1) if steps is None else [steps]
+    paths = [cheapest(prices, ends, k) for k in counts]
+    totals = np.array([_total(prices, ends, path) for path in paths])
+    return paths[int(np.argmax(totals <= NEARLY * totals.min()))]
+
+
+def _total(prices: Array, ends: Array, path: NDArray[np.int64]) -> float:
+    """Bits of a path, and of its end."""
+    return float(prices[path[1:], path[:-1]].sum() + ends[path[0]])
+
+
+def _priced(
+    schedule: NoiseSchedule, error: SpectralError, tiles: int, path: NDArray[np.int64]
+) -> Route:
+    """The path from T - 1 down, with what each of its steps should take for one of many tiles."""
+    falling = path[::-1]
+    gains = schedule.snr[falling[1:]] - schedule.snr[falling[:-1]]
+    kl = np.array(
+        [step_bits(g, e).sum() for g, e in zip(gains, error.at(falling[:-1]), strict=True)]
+    )
+    bits = with_overhead(tiles * kl) / tiles
+    return Route(tuple(map(int, falling)), tuple(round(FINE * float(b)) for b in bits))
