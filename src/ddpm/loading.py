@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ddpm.codec import Coding, Header
+from ddpm.codec.coding import PREFIX as CODING
 from ddpm.config import Config
 from ddpm.data.images import ImageFormat
 from ddpm.diffusion.schedule import schedule_from_betas
@@ -19,6 +22,7 @@ from ddpm.interop.diffusers import is_diffusers
 from ddpm.interop.source import read_foreign
 from ddpm.likelihood.denoising_error import PREFIX, DenoisingError
 from ddpm.model import Ddpm
+from ddpm.pretrained import pretrained
 from ddpm.runs.checkpoint import TRAINING, Tensors, load_checkpoint, save_checkpoint
 from ddpm.runs.folder import RunFolder, load_newest
 from ddpm.runs.history import History
@@ -28,8 +32,10 @@ from ddpm.runtime.paths import user_path
 
 log = logging.getLogger("ddpm")
 
+RUNS = Path("runs")  # where commands put runs
+
 # What the names of a checkpoint's tensors begin with.
-KNOWN = ("ema.", "diffusion.betas", PREFIX, *(f"{prefix}." for prefix in TRAINING))
+KNOWN = ("ema.", "diffusion.betas", PREFIX, CODING, *(f"{prefix}." for prefix in TRAINING))
 
 
 def model_from_checkpoint(tensors: Tensors, metadata: dict[str, Any], path: Path) -> Ddpm:
@@ -52,12 +58,14 @@ def model_from_checkpoint(tensors: Tensors, metadata: dict[str, Any], path: Path
             diffusion = replace(diffusion, schedule=schedule)
         history = History.read(metadata["history"])
         measured = DenoisingError.from_tensors(tensors)
+        coding = Coding.from_tensors(tensors)
     except DdpmError as error:
         raise DdpmError(f"{path} cannot be loaded: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DdpmError(f"{path} does not hold the model that it describes ({reason})") from error
-    return Ddpm(config, image_format, network.requires_grad_(False), diffusion, history, measured)
+    network.requires_grad_(False)
+    return Ddpm(config, image_format, network, diffusion, history, measured, coding)
 
 
 def load(
@@ -111,31 +119,62 @@ def converted(folder: Path) -> Ddpm:
 
 
 def load_for_file(
-    path: str | Path, fingerprint: int, label: int | str | None = None, guidance: float = 1.0
-) -> Ddpm:
+    path: str | Path | None,
+    header: Header,
+    label: int | str | None = None,
+    guidance: float = 1.0,
+) -> tuple[Ddpm, str]:
     """The model that a compressed file needs.
 
     Args:
-        path: see `load`; of a run the checkpoint that fits is taken, whichever it is.
-        fingerprint: of the model, as the header of the file has it.
+        path: see `load`; of a run the checkpoint that fits is taken, whichever it is. None for any
+            model that comes with the package, or of the runs in `runs`.
+        header: of the file.
         label, guidance: what the model was given (`Ddpm.given`) when the file was made.
 
     Returns:
-        The newest where none fits, which `decompress` then says.
+        The model, and what it is called. Where a path is given and none of it fits, the newest,
+        which `decompress` then says.
 
     Raises:
         DdpmError: there is no model, or it has no such class.
     """
-    model, file = load_with_file(path)
-    model = model.given(label, guidance)
-    run = RunFolder.of(file) if user_path(path).is_dir() else None
-    others = [] if run is None else [*run.pinned(), *reversed(run.checkpoints())]
-    for other in dict.fromkeys([file, *others]):
-        with contextlib.suppress(DdpmError):  # damaged, or not measured
-            candidate = model if other == file else load(other).given(label, guidance)
-            if candidate.for_codec().fingerprint == fingerprint:
+    if path is not None:
+        model, file = load_with_file(path)
+        model = model.given(label, guidance)
+        files = [file, *checkpoints_beside(file)] if user_path(path).is_dir() else [file]
+        return _fitting(files, header, label, guidance) or model, str(path)
+    runs = [RunFolder(folder) for folder in sorted(RUNS.glob("*"))]
+    files = [*pretrained().values()]
+    for run in runs:
+        files += [*run.pinned(), *reversed(run.checkpoints())]
+    for file in dict.fromkeys(files):
+        model = _fitting([file], header, label, guidance)
+        if model is not None:
+            return model, file.stem if file in pretrained().values() else str(file)
+    raise DdpmError(
+        f"no model here fits the file, neither those that come with the package nor the runs in "
+        f"{RUNS.absolute()}; name the one it was compressed with: `ddpm decompress RUN FILE`"
+    )
+
+
+def checkpoints_beside(file: Path) -> list[Path]:
+    """The other checkpoints of the run of a checkpoint: those that archives need, then the newest
+    first."""
+    run = RunFolder.of(file)
+    return [] if run is None else [*run.pinned(), *reversed(run.checkpoints())]
+
+
+def _fitting(
+    files: Sequence[Path], header: Header, label: int | str | None, guidance: float
+) -> Ddpm | None:
+    """The first model whose fingerprint a file has."""
+    for file in dict.fromkeys(files):
+        with contextlib.suppress(DdpmError):  # damaged, not measured, or without this class
+            candidate = load(file).given(label, guidance)
+            if header.fits(candidate.for_codec().fingerprint):
                 return candidate
-    return model
+    return None
 
 
 def store_denoising_error(model: Ddpm, file: Path) -> None:

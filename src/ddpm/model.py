@@ -24,6 +24,7 @@ from ddpm.likelihood.bound import Bound, evaluate_bound
 from ddpm.likelihood.denoising_error import IMAGES, DenoisingError, measure_denoising_error
 from ddpm.likelihood.plan import Plan
 from ddpm.likelihood.sampling_plan import sampler_and_plan
+from ddpm.likelihood.spectral_error import UNROTATED, SpectralError
 from ddpm.networks.guidance import guided
 from ddpm.runs.checkpoint import description, model_tensors, save_checkpoint
 from ddpm.runs.history import History
@@ -42,6 +43,10 @@ UNMEASURED = (
     "this model's denoising error has not been measured; measure it once on training images with "
     "`ddpm measure RUN` (--data IMAGES, if it was imported) or model.measure(images)"
 )
+UNCODED = (
+    "this model has not learned to code exact pixels; it learns it on training images with "
+    "`ddpm measure RUN` (--data IMAGES, if it was imported) or model.learn_coding(images)"
+)
 
 
 @dataclass
@@ -56,6 +61,7 @@ class Ddpm:
         history: how long it was trained, and on what.
         denoising_error: once it was measured: an optimal trajectory, the analytic variance and
             compression need it.
+        coding: once it was learned: what compression needs besides.
         precision: in which the network computes; what the configuration says by default. With auto
             images are drawn on a CPU in the faster one (`drawing_precision`), and all else is
             computed in fp32 there.
@@ -73,6 +79,7 @@ class Ddpm:
     diffusion: GaussianDiffusion = None  # type: ignore[assignment]
     history: History = field(default_factory=History)
     denoising_error: DenoisingError | None = None
+    coding: codec.Coding | None = None
     precision: Precision | None = None
     label: int | None = None
     guidance: float = 1.0
@@ -394,11 +401,53 @@ class Ddpm:
         self._chains.clear()
         return self.denoising_error
 
+    def learn_coding(
+        self,
+        images: ImageLike | Indexed,
+        *,
+        seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> codec.Coding:
+        """Learn what compression needs besides the network, which is kept in the model and in what
+        `save` writes: the network of the last stage (`ddpm.codec.last_stage`).
+
+        A complete run has learned it in `train`; the file that a model came from is not changed
+        here (`ddpm measure` does that).
+
+        Args:
+            images: what the model was trained on, or others of its format, as in `bound`.
+            seconds: to train for; chosen by the size of the images by default. Longer makes smaller
+                files.
+            progress: counts the training's steps.
+
+        Raises:
+            DdpmError: there are no images, or they are of another format, or the denoising error
+                was not measured.
+        """
+        images = as_indexed(images, self.format)
+        parts = self.diffusion, self.denoiser("fp32"), self.spectral_error(), self.format
+        self.coding = codec.learn_coding(*parts, images, seconds=seconds, progress=progress)
+        return self.coding
+
+    def spectral_error(self) -> SpectralError:
+        """The denoising error in colour and frequency.
+
+        Raises:
+            DdpmError: it was not measured.
+        """
+        check(self.denoising_error is not None, UNMEASURED)
+        assert self.denoising_error is not None
+        if self.denoising_error.spectral is None:
+            raise DdpmError(UNROTATED)
+        return self.denoising_error.spectral
+
     def compress(
         self,
         images: ImageLike,
         *,
+        names: Sequence[str] | None = None,
         steps: int | None = None,
+        last_timestep: int | None = None,
         progress: Progress | None = None,
         spent: codec.Spent | None = None,
     ) -> bytes:
@@ -407,52 +456,65 @@ class Ddpm:
         Args:
             images: uint8 grey levels, [c, h, w] each, of the model's channels and any sizes, or
                 anything of `ddpm.data.inputs.ImageLike`.
-            steps: network calls an image takes, 1..255 and at most T; chosen by the amount of
-                data by default.
+            names: of the images, relative paths with slashes; left out by default.
+            steps: network calls an image takes, 2..255; those that cost least by default.
+            last_timestep: where the path ends and the exact pixels are coded; where that costs
+                least by default.
             progress: counts (tile, step) pairs, to encode and to see that the file decodes.
             spent: filled in with where the bits went.
 
         Raises:
-            DdpmError: images that the model cannot take, or its denoising error was not measured.
+            DdpmError: images that the model cannot take, a number out of range, names that not
+                every system can write, or the model was not measured.
         """
         images = as_images(images, self.format)
-        return codec.compress(self.for_codec(), images, steps=steps, progress=progress, spent=spent)
+        options = {"names": names, "steps": steps, "last_timestep": last_timestep}
+        return codec.compress(
+            self.for_codec(), images, **options, progress=progress, spent=spent
+        )
 
     def decompress(
         self,
         data: bytes | codec.File,
         *,
-        sample: bool = False,
+        only: Sequence[int] | None = None,
+        reconstruct: codec.Reconstruct = "mean",
         progress: Progress | None = None,
     ) -> codec.Decompressed:
         """The images of a file, or the best guess from a prefix of it.
 
         Args:
             data: a file of `compress` or a prefix of it, as bytes or parsed (`codec.parse`).
-            sample: complete a partial file with likely detail instead of the least error.
+            only: numbers of the images that are wanted; all by default.
+            reconstruct: what a partial file is completed to: mean, the predicted x_0; sample,
+                likely detail; average, the mean of several samples.
             progress: counts (tile, step) pairs.
 
         Raises:
             DdpmError: no such file, another version or model, or damage.
         """
-        return codec.decompress(self.for_codec(), data, sample=sample, progress=progress)
+        return codec.decompress(
+            self.for_codec(), data, only=only, reconstruct=reconstruct, progress=progress
+        )
 
     def for_codec(self) -> codec.CodecModel:
         """What the codec needs of the model.
 
         Raises:
-            DdpmError: its denoising error was not measured, or it learned its variance.
+            DdpmError: its denoising error was not measured, it has no last stage, or it learned
+                its variance.
         """
-        if self.denoising_error is None:
-            raise DdpmError(UNMEASURED)
+        error = self.spectral_error()
+        if self.coding is None:
+            raise DdpmError(UNCODED)
         return codec.CodecModel(
-            chain=lambda steps: self.chain(Plan(steps, "optimal", "analytic")),
+            chain=lambda timesteps: self.chain(Plan(None, timesteps, "spectral")),
             diffusion=self.diffusion,
-            denoiser=self.denoiser(),
+            denoiser=self.denoiser("fp32"),
             network=self.network,
-            denoising_error=self.denoising_error,
+            error=error,
+            coding=self.coding,
             format=self.format,
-            precision=self._precision(),
             classes=self.config.classes,
             given=None if self.label is None else (self.label, self.guidance),
         )
@@ -470,6 +532,7 @@ class Ddpm:
             self.label is None,
             "a file holds a model for all its classes; save it without one (model.given(None))",
         )
-        tensors = model_tensors(self.network.state_dict(), self.diffusion, self.denoising_error)
+        weights, coding = self.network.state_dict(), self.coding.tensors() if self.coding else {}
+        tensors = model_tensors(weights, self.diffusion, self.denoising_error, coding)
         described = description(self.config, self.format, self.history)
         save_checkpoint(user_path(path), tensors, described)

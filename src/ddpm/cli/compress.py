@@ -30,7 +30,12 @@ class Compress:
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The file to write."""
     steps: int | None = None
-    """Network calls an image takes; chosen by the amount of data by default."""
+    """Network calls an image takes; those that cost least by default."""
+    last_timestep: int | None = None
+    """Where the diffusion path ends and the exact pixels are coded; where that costs least by
+    default."""
+    names: bool = True
+    """Keep the names of a folder's images, with their folders below it."""
     given: Annotated[Given, tyro.conf.arg(name="")] = field(default_factory=Given)
     convert: bool = False
     """Store the 8-bit pictures of images that cannot be kept exactly; says what is lost."""
@@ -45,11 +50,22 @@ def run(argv: Sequence[str]) -> int:
     replaced = is_replaced(out)
     loaded, file = load_with_file(name)
     model = args.given.to(loaded)
-    found = read_images(user_path(path), model.format, args.convert)
+    root = user_path(path)
+    found = read_images(root, model.format, args.convert)
     check_writable(out.parent)
-    unmarked = lost(found)
+    check(
+        out.resolve() not in {image.resolve() for image in found.paths},
+        f"{out} is one of the images; choose another --out",
+    )
+    unmarked, named = lost(found), args.names and root.is_dir()
     with kept(file) as needed, progress_bar() as progress:
-        data = model.compress(found.images, steps=args.steps, progress=progress)
+        data = model.compress(
+            found.images,
+            names=relative_names(found.paths, root) if named else None,
+            steps=args.steps,
+            last_timestep=args.last_timestep,
+            progress=progress,
+        )
         atomically(out, lambda partial: partial.write_bytes(data))
     if found.converted:
         say(f"converted {len(found.converted):,}, losing: {some(found.converted)}")
@@ -57,10 +73,16 @@ def run(argv: Sequence[str]) -> int:
     say(
         f"{len(found.images):,} image{'s' * (len(found.images) > 1)} in {len(data):,} bytes, "
         f"{8 * len(data) / values:.3f} bits/dim: {out}{' (replaced)' if replaced else ''}",
-        f"kept are the pixels; not kept are file names, dates and other metadata{unmarked}",
+        f"kept are the pixels{' and the names' * named}; not kept are "
+        f"{'' if named else 'file names, '}dates and other metadata{unmarked}",
         needed + (f", and the options {args.given}" if str(args.given) else ""),
     )
     return 0
+
+
+def relative_names(paths: Sequence[Path], folder: Path) -> list[str]:
+    """What images are called below a folder, on every system alike."""
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def lost(found: ExactImages) -> str:

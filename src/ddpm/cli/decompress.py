@@ -7,15 +7,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from ddpm.cli.given import Given
 from ddpm.cli.parse import parse, positional, say
 from ddpm.cli.progress import progress_bar
+from ddpm.codec import Header, Reconstruct
 from ddpm.codec import parse as parse_file
-from ddpm.data.exact_files import image_paths, write_images
+from ddpm.codec.names import written_names
+from ddpm.data.exact_files import image_paths, numbered, write_images
 from ddpm.data.foreign import HEAD, what_bytes_are
 from ddpm.errors import DdpmError, check
 from ddpm.loading import load_for_file
@@ -35,40 +37,85 @@ class Decompress:
     fraction: float | None = None
     """Use only this part of the file, 0..1."""
     given: Annotated[Given, tyro.conf.arg(name="")] = field(default_factory=Given)
-    reconstruct: Literal["mean", "sample"] = "mean"
-    """What a part decodes to: the mean, which errs least, or a sample, which looks real."""
+    reconstruct: Reconstruct = "mean"
+    """What a beginning decodes to: mean, the predicted image; sample, which looks real; average,
+    the mean of several samples, which errs least and takes longest."""
+    only: tuple[str, ...] = ()
+    """Names of the images that are wanted, or numbers from 0; all by default."""
+    names: bool = True
+    """Write the images under the names that the file holds, instead of numbers."""
     provenance: bool = True
     """Write into the images of a part that the model made up what they show of it."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Parse, read, decode, write, say whether it is exact."""
-    name, rest = positional(argv, "a run or checkpoint", "decompress")
-    path, rest = positional(rest, "a file after the run", "decompress")
-    args = parse(Decompress, rest, f"decompress {name or 'RUN'} {path or 'FILE'}")
+    path, rest = positional(argv, "a file of `ddpm compress`", "decompress")
+    name = None
+    if rest and (rest[0] == "-" or not rest[0].startswith("-")):
+        name, path, rest = path, rest[0], rest[1:]
+    args = parse(Decompress, rest, f"decompress {name or '[RUN]'} {path or 'FILE'}")
     out = user_path(args.out)
     everything = read(path)
     data = prefix(everything, args.bytes, args.fraction)
     file = parse_file(data)
-    count = file.header.count
-    paths = image_paths(out, count, single=count == 1)
-    model = load_for_file(name, file.header.model, args.given.label, args.given.scale)
+    numbers = wanted(file.header, args.only)
+    paths = places(file.header, numbers, out, args.names)
+    model, name = load_for_file(name, file.header, args.given.label, args.given.scale)
     with progress_bar() as progress:
-        result = model.decompress(file, sample=args.reconstruct == "sample", progress=progress)
+        result = model.decompress(
+            file, only=numbers, reconstruct=args.reconstruct, progress=progress
+        )
     write_images(
         result.images,
-        paths,
+        [paths[number] for number in result.numbers],
         model.format,
-        [marks(model, name, path, data, args)] * count
+        [marks(model, name, path, data, args)] * len(result.images)
         if args.provenance and not result.exact
         else None,
     )
-    reached = f"after {result.steps} of {file.header.steps} steps, not exact"
+    count, reached = len(result.images), f"after {result.steps} steps of the last part, not exact"
+    missing = len(paths) - count
     say(
-        f"{count:,} image{'s' * (count > 1)} from {len(data):,} of {len(everything):,} bytes, "
-        f"{'exact' if result.exact else reached}: {out}"
+        f"{count:,} image{'s' * (count != 1)} from {len(data):,} of {len(everything):,} bytes, "
+        f"{'exact' if result.exact else reached}: {out}",
+        *[f"{missing:,} more have not arrived"] * bool(missing),
     )
     return 0
+
+
+def wanted(header: Header, only: Sequence[str]) -> list[int] | None:
+    """The numbers of the images that --only names; None for all.
+
+    Raises:
+        DdpmError: there is no such image.
+    """
+    if not only:
+        return None
+    known = {name: number for number, name in enumerate(header.names or ())}
+    found = []
+    for word in only:
+        number = known.get(word, int(word) if word.isdecimal() else -1)
+        check(
+            0 <= number < header.count,
+            f"there is no image {word!r} in the file, which holds {header.count:,}; see "
+            "`ddpm info FILE`",
+        )
+        found.append(number)
+    return sorted(set(found))
+
+
+def places(header: Header, only: list[int] | None, out: Path, named: bool) -> dict[int, Path]:
+    """Where each image goes, by its number.
+
+    Raises:
+        DdpmError: one of them cannot be written there.
+    """
+    numbers = range(header.count) if only is None else only
+    if named and header.names is not None and out.suffix.lower() != ".png":
+        names = written_names(header.names)
+        return dict(zip(numbers, image_paths(out, [names[i] for i in numbers]), strict=True))
+    return dict(zip(numbers, image_paths(out, [numbered(i) for i in numbers]), strict=True))
 
 
 def marks(model: Ddpm, name: str, path: str, data: bytes, args: Decompress) -> dict[str, str]:

@@ -14,7 +14,7 @@ from ddpm.cli.given import Given
 from ddpm.cli.parse import parse, positional, say
 from ddpm.cli.progress import progress_bar
 from ddpm.data.decode import BrokenImage, open_picture
-from ddpm.data.exact_files import image_paths, losses, to_levels, write_images
+from ddpm.data.exact_files import image_paths, losses, numbered, to_levels, write_images
 from ddpm.data.images import ImageFormat
 from ddpm.diffusion.gaussian import VarianceType
 from ddpm.errors import DdpmError, check
@@ -75,7 +75,7 @@ def run(argv: Sequence[str]) -> int:
     args = parse(Inpaint, rest, called)
     check_arguments(args)
     out = user_path(args.out)
-    paths = image_paths(out, args.n, single=args.n == 1)
+    paths = image_paths(out, [numbered(i) for i in range(args.n)])
     model = args.given.to(load(name, precision=args.precision))
     plan = planned(model, Plan(args.steps, args.trajectory, args.variance))
     image = read_one(user_path(image_path), model.format)

@@ -57,7 +57,7 @@ class SampleSet:
 
     def path(self, number: int) -> Path:
         """Where an image lies."""
-        png = numbered(self.folder, number)
+        png = self.folder / numbered(number)
         return png.with_suffix(".npy") if self.arrays else png
 
     def fill(

@@ -183,24 +183,24 @@ def to_levels(picture: Picture, image_format: ImageFormat) -> UInt8[Tensor, "c _
     return torch.from_numpy(levels).permute(2, 0, 1).contiguous()
 
 
-def numbered(folder: Path, number: int) -> Path:
-    """Where the image of a number lies in a folder of them."""
-    return folder / f"{number:06d}.png"
+def numbered(number: int) -> str:
+    """The name of an image in a folder of them that has none."""
+    return f"{number:06d}.png"
 
 
-def image_paths(path: Path, count: int, single: bool) -> list[Path]:
-    """Where `write_images` puts that many images.
+def image_paths(path: Path, names: Sequence[str]) -> list[Path]:
+    """Where `write_images` puts images.
 
     Args:
         path: a .png for a single one, or a folder.
-        count: images.
-        single: whether there is one, which may be a file of its own.
+        names: of the images in a folder.
 
     Raises:
         DdpmError: the name is that of another kind of file, or something is there already.
     """
     if path.suffix.lower() == ".png":
-        check(single, f"there are {count:,} images; give --out a folder instead of {path}")
+        count = len(names)
+        check(count == 1, f"there are {count:,} images; give --out a folder instead of {path}")
         paths = [path]
     else:
         suffixes = {*KINDS.split(" "), *UNREAD.split(" ")}
@@ -208,7 +208,7 @@ def image_paths(path: Path, count: int, single: bool) -> list[Path]:
             path.suffix.lower() not in suffixes,
             f"images are written as PNG; give --out a name ending in .png, or a folder, not {path}",
         )
-        paths = [numbered(path, i) for i in range(count)]
+        paths = [path / name for name in names]
     there = [found for found in paths if exists(found)]
     check(
         not there,

@@ -163,15 +163,17 @@ def description(config: Config, image_format: ImageFormat, history: History) -> 
 
 
 def model_tensors(
-    weights: Tensors, diffusion: GaussianDiffusion, error: DenoisingError | None
+    weights: Tensors, diffusion: GaussianDiffusion, error: DenoisingError | None, coding: Tensors
 ) -> Tensors:
-    """What a file holds of a model: averaged weights, betas and, if measured, denoising error.
+    """What a file holds of a model: averaged weights, betas and, if there are any, the denoising
+    error and what it has learned for compression.
 
     Args:
         weights: the state of the network, by name.
         diffusion: the whole chain.
         error: the denoising error.
+        coding: the tensors of a `ddpm.codec.Coding`.
     """
     tensors = {f"ema.{name}": value for name, value in weights.items()}
     tensors["diffusion.betas"] = torch.from_numpy(diffusion.schedule.betas.copy())
-    return tensors | (error.tensors() if error else {})
+    return tensors | (error.tensors() if error else {}) | coding
