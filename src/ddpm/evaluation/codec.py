@@ -70,7 +70,7 @@ class CodecFigures:
         """bits/dim of each part of the archive; `rounding` is what fills the last bytes."""
         bits = {
             "channel simulation": sum(self.spent.path),
-            "side information": sum(self.spent.side),
+            "side information": sum(self.spent.side) + self.spent.offsets,
             "exact pixels": self.spent.pixels,
             "header": 8 * self.header,
         }
@@ -124,7 +124,7 @@ def measure_codec(
         begun = time.perf_counter()
         data = model.compress(list(images), steps=steps, spent=spent, progress=progress)
         encode = time.perf_counter() - begun
-    header, payload = file = parse(data)
+    file = parse(data)
     with stopwatch(model.network) as decoding:
         begun = time.perf_counter()
         result = model.decompress(data, progress=progress)
@@ -133,7 +133,7 @@ def measure_codec(
         result.exact and torch.equal(torch.stack(result.images), images),
         "the archive did not decode exactly",
     )
-    head = len(data) - len(payload)
+    head = len(data) - len(file.payload)
     lengths = [max(round(fraction * len(data)) - head, 0) for fraction in fractions]
     parts = decompress_beginnings(model.for_codec(), file, lengths, progress=progress)
     prefixes = []
@@ -146,7 +146,7 @@ def measure_codec(
         counter.advance()
     return CodecFigures(
         values=images.numel(),
-        steps=header.steps,
+        steps=result.steps,
         archive=len(data),
         header=head,
         spent=spent,
