@@ -46,15 +46,13 @@ class Spent:
         kl, path, side: of each step of each part, from the first: KL(q || p), path bits, and their
             count's.
         delivered: what the path of each step told the receiver, see `delivered`.
-        offsets: of the cells that the predicted x_0 is rounded to.
-        pixels: of the last stage.
+        pixels: of the last stage, the rounding of the predicted x_0 included.
     """
 
     kl: list[float] = field(default_factory=list)
     path: list[int] = field(default_factory=list)
     side: list[int] = field(default_factory=list)
     delivered: list[float] = field(default_factory=list)
-    offsets: int = 0
     pixels: int = 0
 
 
@@ -76,11 +74,6 @@ class Walk:
         tiles = sum(math.prod(grid(size, model.format.shape)) for size in sizes)
         index = torch.arange(tiles, device=model.device)
         self.start = Randomness(0, "codec").normal(index, model.format.shape)
-
-    @property
-    def values(self) -> int:
-        """Numbers in all blocks."""
-        return self.model.format.channels * sum(map(math.prod, self.sizes))
 
     def batches(self, x: Float[Tensor, "n c h w"]) -> tuple[Tensor, ...]:
         """The tiles of each network call: BATCH of them, fewer if they are larger than 32x32."""
@@ -116,17 +109,9 @@ class Walk:
         """Grey levels of a predicted x_0."""
         return self.blocks(self.model.format.from_unit(xstart).cpu())
 
-    def flat_xstart(self, p: PMeanVariance) -> np.ndarray:
-        """x^_0 of all blocks, one after another, before the last stage."""
-        blocks = self.blocks(p.pred_xstart.double().cpu())
-        return torch.cat([block.reshape(-1) for block in blocks]).numpy()
-
-    def split(self, flat: np.ndarray) -> list[np.ndarray]:
-        """The inverse of concatenating blocks."""
-        channels = self.model.format.channels
-        ends = np.cumsum([channels * height * width for height, width in self.sizes])
-        parts = np.split(flat, ends[:-1])
-        return [part.reshape(channels, *size) for part, size in zip(parts, self.sizes, strict=True)]
+    def xstart(self, p: PMeanVariance) -> list[Float[Tensor, "c _h _w"]]:
+        """x^_0 of all blocks, before the last stage."""
+        return self.blocks(p.pred_xstart.cpu())
 
 
 def quantum(expected: int) -> int:
@@ -150,12 +135,8 @@ def send(walk: Walk, images: Sequence[UInt8[Tensor, "c _h _w"]], spent: Spent) -
         for index in range(walk.chain.num_timesteps - 1, 0, -1):
             p = walk.predict(x, index)
             x = walk.advance(p, _send_step(walk, index, x_start, x, p, out, spent))
-        xstart = walk.flat_xstart(walk.predict(x, 0))
-    stage = walk.model.last_stage
-    tries, _ = stage.grid.choose(xstart, walk.model.margin)
-    spent.offsets += stage.grid.write(tries, len(xstart), out)
-    known = walk.split(stage.grid.rounded(xstart, tries))
-    code = stage.encode([image.numpy() for image in images], known, walk.route.last)
+        xstart = walk.xstart(walk.predict(x, 0))
+    code = walk.model.coding.last_stage.encode(images, xstart, walk.route.last)
     spent.pixels += 8 * len(code)
     return out.bytes() + code
 
@@ -216,7 +197,7 @@ def receive(
     walk: Walk,
     payload: bytes,
     lengths: Sequence[int],
-    whole: int,
+    complete: int,
     reconstruct: Reconstruct = "mean",
 ) -> list[Received]:
     """Algorithm 4: the blocks, from as much of the payload as there is, and from less of it.
@@ -225,7 +206,7 @@ def receive(
         walk: of both sides.
         payload: what arrived of the part.
         lengths: of its beginnings, in bytes, rising; each is decoded as if no more had arrived.
-        whole: bytes of the complete part.
+        complete: bytes of the whole part.
         reconstruct: what is made of a path that is not all there: the predicted x_0, which errs
             least for one call of the network; a DDIM run to the end, which looks real; or the mean
             of several ancestral runs.
@@ -235,32 +216,29 @@ def receive(
     """
     bits, found = BitReader(payload), list[Received]()
     last = walk.chain.num_timesteps - 1
-    x, stage = walk.start, walk.model.last_stage
+    x = walk.start
     with torch.inference_mode():
-        for index in range(last, -1, -1):
+        for index in range(last, 0, -1):
             try:
-                if index:
-                    tree, path = _receive_step(walk, index, bits)
-                else:
-                    tries = stage.grid.read(walk.values, bits)
+                tree, path = _receive_step(walk, index, bits)
                 end = bits.position
             except EndOfData:
                 end = 8 * len(payload) + 1
             p = walk.predict(x, index)
-            cut_here = sum(8 * length < end for length in lengths[len(found) :])
-            if cut_here:
+            short = sum(8 * length < end for length in lengths[len(found) :])
+            if short:
                 blocks = _guess(walk, p, x, index, reconstruct)
-                found += [Received(blocks, last - index)] * cut_here
+                found += [Received(blocks, last - index)] * short
             if len(found) == len(lengths):
                 return found
-            if index:
-                x = walk.advance(p, tree.vector(path))
-    known = walk.split(stage.grid.rounded(walk.flat_xstart(p), tries))
+            x = walk.advance(p, tree.vector(path))
+        xstart, stage = walk.xstart(walk.predict(x, 0)), walk.model.coding.last_stage
+    begin = -(-bits.position // 8)
     for length in lengths[len(found) :]:
-        complete = length == whole
-        code = payload[-(-end // 8) : length]
-        images, _ = stage.decode(code, walk.sizes, known, walk.route.last, complete)
-        found.append(Received([torch.from_numpy(image) for image in images], last + complete))
+        whole = length == complete
+        code = payload[begin:length]
+        images, _ = stage.decode(code, walk.sizes, xstart, walk.route.last, whole)
+        found.append(Received(images, last + whole))
     return found
 
 

@@ -70,7 +70,7 @@ class CodecFigures:
         """bits/dim of each part of the archive; `rounding` is what fills the last bytes."""
         bits = {
             "channel simulation": sum(self.spent.path),
-            "side information": sum(self.spent.side) + self.spent.offsets,
+            "side information": sum(self.spent.side),
             "exact pixels": self.spent.pixels,
             "header": 8 * self.header,
         }
