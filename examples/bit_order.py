@@ -3,8 +3,8 @@
 
     python examples/bit_order.py RUN IMAGES --out FILE.png
 
-The bits of a step follow from the error of the predicted x_0: of the pixels it is stored in a model,
-of the frequencies it is measured here, in the orthonormal cosine transform of each channel.
+The bits of a step follow from the error of the predicted x_0. That of the pixels is stored in a
+model; that of the frequencies is measured here, in the cosine transform of each channel.
 """
 
 import argparse
