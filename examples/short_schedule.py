@@ -19,7 +19,7 @@ from ddpm.diffusion.bound_terms import prior_bpd
 from ddpm.figures.grid import image_grid, to_picture
 from ddpm.provenance import Provenance
 
-SHOWN, COUNT = (1.0, 0.5, 0.25, 0.1), 8  # of the whole chain; samples of each
+SHOWN, COUNT = (1.0, 0.5, 0.25, 0.1), 6  # of the whole chain; samples of each
 
 
 def prior_terms(diffusion, x_start):
@@ -49,7 +49,7 @@ def draw(model, steps, count=COUNT, seed=0):
 def picture(model, prior, bounds, samples):
     """L_T and the bound against the length of the chain, and samples of some lengths."""
     figure = Figure(figsize=(11, 3.4), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(2, 1))
+    left, right = figure.subfigures(1, 2, width_ratios=(1.7, 1))
     first, second = left.subplots(1, 2)
     rows = right.subplots(len(samples), 1)
     steps = np.arange(1, len(prior) + 1)
@@ -66,7 +66,7 @@ def picture(model, prior, bounds, samples):
     for axes, (end, images) in zip(rows, samples.items(), strict=True):
         axes.imshow(np.asarray(image_grid(images, model.format, columns=len(images))))
         axes.set(xticks=[], yticks=[])
-        axes.set_ylabel(f"T = {end}", rotation=0, ha="right", va="center")
+        axes.set_ylabel(f"T = {end}", rotation=0, ha="right", va="center", labelpad=4)
     return to_picture(figure)
 
 
