@@ -79,7 +79,7 @@ def band_means(table):
 
 def picture(schedule, pixels, frequencies):
     """Three maps of arrival, and the bits of every band against the noise that is left."""
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
     axes = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.5))
     for panel, title, table, across, down in (
         (axes[0], "masks, row by row: pixels", row_by_row(*pixels.shape[1:]), "column", "row"),
