@@ -16,7 +16,7 @@ def scores(found):
         title = f"learned score, {100 * row['error']:.0f} % off"
         draw_arrows(axes[1, column], x, row["noise"] * learned, title)
     for panel, (name, (x, distance, _)) in zip(axes[2, :3], found["samples"].items(), strict=True):
-        panel.plot(*x.T, ".", color=BLUE, markersize=1.5)
+        panel.plot(*x.T.numpy(), ".", color=BLUE, markersize=1.5)
         title = f"{name}, distance {distance:.4f}".replace("-0", "\N{MINUS SIGN}0")
         panel.set(xlim=(-1.8, 1.8), ylim=(-1.8, 1.8), aspect="equal", title=title)
     draw_bound(axes[2, 3], found["exact"], found["bound"])
@@ -25,16 +25,16 @@ def scores(found):
 
 def draw_arrows(axes, x, arrows, title):
     """Arrows, at a fifth of their length, at points in the plane."""
-    axes.plot(*x.T, ".", color="#999999", markersize=2)
+    axes.plot(*x.T.numpy(), ".", color="#999999", markersize=2)
     style = {"angles": "xy", "scale_units": "xy", "scale": 5, "width": 0.006, "color": BLUE}
-    axes.quiver(*x.T, *arrows.T, **style)
+    axes.quiver(*x.T.numpy(), *arrows.T.numpy(), **style)
     reach = max(1.6, float(x.abs().max()))
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title)
 
 
 def draw_bound(axes, exact, bound):
     """The bound of each point beside the exact -log q."""
-    axes.plot(exact, bound, ".", color=ORANGE, markersize=2)
+    axes.plot(exact.numpy(), bound.numpy(), ".", color=ORANGE, markersize=2)
     ends = (float(exact.min()), float(exact.max()))
     axes.plot(ends, ends, "k-", linewidth=1, label="equal")
     axes.set(xlabel="exact -log q(x), nats", ylabel="one draw of the bound, nats")
@@ -45,7 +45,8 @@ def draw_bound(axes, exact, bound):
 def energies(grid, maps):
     """Energies on a grid: exact, and as the work of the learned score, two ways from one point."""
     side = round(len(grid) ** 0.5)
-    exact, one, other = (values.reshape(side, side) for values in maps)
+    exact, one, other = (values.reshape(side, side).numpy() for values in maps)
+    x, y = grid.T.reshape(2, side, side).numpy()
     figure = Figure(figsize=(13, 3.3), layout="constrained")
     for axes, values, title in zip(
         figure.subplots(1, 4),
@@ -56,7 +57,7 @@ def energies(grid, maps):
         style = {"cmap": "viridis", "vmin": -1, "vmax": 20}
         if title == "difference":
             style = {"cmap": "PuOr", "vmin": -5, "vmax": 5}
-        image = axes.pcolormesh(*grid.T.reshape(2, side, side), values, **style)
+        image = axes.pcolormesh(x, y, values, **style)
         axes.set(aspect="equal", title=title)
         figure.colorbar(image, ax=axes, extend="both", label="nats", shrink=0.75)
     return figure

@@ -91,7 +91,6 @@ def fisher(data, abar):
 KINDS = [("simple", "fixed_large"), ("bound", "fixed_large"), ("bound", "fixed_small")]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "variance"), KINDS)
 def test_our_gradient_is_that_of_explicit_score_matching(data, network, kind, variance):
     diffusion = chain(variance)

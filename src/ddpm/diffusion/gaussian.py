@@ -1,8 +1,8 @@
 """p(.): what a network's output means, and the reverse step that it makes (Eq. 8-12, 15).
 
 Pure functions of tensors. A *denoiser* is any callable (x_t, timesteps) -> model output; nothing
-here knows what it is made of. Images are float in [-1, 1], [b, c, h, w], and so may be points, [b, d],
-with `clip_sample` off where they leave [-1, 1]; t is a long vector [b].
+here knows what it is made of. Images are float in [-1, 1], [b, c, h, w], or points, [b, d], with
+`clip_sample` off where these leave [-1, 1]; t is a long vector [b].
 """
 
 from __future__ import annotations
