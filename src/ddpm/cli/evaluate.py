@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,7 @@ from ddpm.runtime.paths import user_path
 from ddpm.sampling import get_sampler
 
 BLOCKS = 10  # stretches of time in the table
+LARGE_PRIOR = 1e-3  # bits/dim of L_T, a hundred times the paper's
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,8 @@ def evaluate_bpd(
             f"; the error measured on {model.denoising_error.images:,} images predicted "
             f"{predicted + bound.prior.mean():.4f}"
         )
-    say(said, f"written to {path}.json, .csv (rate-distortion), .png")
+    left = prior_words(float(bound.prior.mean()), math.prod(model.format.shape))
+    say(said, left, f"written to {path}.json, .csv (rate-distortion), .png")
 
 
 def evaluate_codec(
@@ -259,7 +262,24 @@ def block_table(bound: Bound) -> Table:
             f"{unit_to_byte_rmse(bound.xstart_mse[part].mean(keepdims=True))[0]:.2f}",
             f"{bound.eps_mse[part].mean():.4f}",
         )
-    table.add_row("prior L_T", f"{bound.prior.mean():.6f}", "", "")
+    table.add_row("prior L_T", f"{bound.prior.mean():.2g}", "", "")
     table.add_row("of which L_0", f"{bound.terms[0]:.4f}", "", "")
     table.add_row("total", f"{bound.mean:.4f}", "", "")
     return table
+
+
+def prior_words(prior: float, dims: int) -> str:
+    """What L_T says: of all images together it is their mutual information with x_T, and how far
+    x_T is from N(0, I), so that it bounds both.
+
+    Args:
+        prior: L_T in bits/dim.
+        dims: numbers in an image.
+    """
+    said = f"x_T tells at most {prior * dims:.2g} bits of a whole image (L_T)"
+    if prior <= LARGE_PRIOR:
+        return said
+    return (
+        f"{said}: the schedule ends before the image is noise, so that samples, which begin with "
+        "noise, begin where no image leads; more timesteps or a larger beta_end mend it"
+    )

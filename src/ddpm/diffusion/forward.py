@@ -1,6 +1,7 @@
 """q(.): the forward process, its marginals and its posterior (Eq. 2-7).
 
-Pure functions of tensors. Images are float in [-1, 1], [b, c, h, w]; t is a long vector [b].
+Pure functions of tensors. Images are float in [-1, 1], [b, c, h, w], and so may be anything else of
+shape [b, ...], points [b, d] for one; t is a long vector [b].
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.errors import check
 
 Images = Float[Tensor, "b *dims"]
 Times = Int[Tensor, " b"]
@@ -34,6 +36,23 @@ class ForwardProcess:
     def num_timesteps(self) -> int:
         """T, the number of steps of the chain."""
         return self.schedule.num_timesteps
+
+    def refuse_other_times(self, t: Times) -> None:
+        """Where t is at hand: on a GPU, to look at it would be to wait for it.
+
+        Args:
+            t: [b], time indices of this chain.
+
+        Raises:
+            DdpmError: one of them lies outside of 0..T-1.
+        """
+        if t.device.type == "cpu" and len(t) > 0:
+            low, high = (int(end) for end in t.aminmax())
+            check(
+                low >= 0 and high < self.num_timesteps,
+                f"t must lie in 0..{self.num_timesteps - 1}, where 0 is the first step of "
+                f"diffusion, got {low if low < 0 else high}",
+            )
 
     def coefficient(self, name: str, t: Times, like: Tensor) -> Tensor:
         """The schedule's constant `name` at times t, [b, 1, ...], to broadcast against `like`.
@@ -77,7 +96,11 @@ class ForwardProcess:
             x_start: x_0, [b, ...] in [-1, 1].
             t: [b].
             noise: eps, standard normal, [b, ...].
+
+        Raises:
+            DdpmError: a t is out of range.
         """
+        self.refuse_other_times(t)
         return self._combine(
             "sqrt_alphas_cumprod", x_start, "sqrt_one_minus_alphas_cumprod", noise, t
         )

@@ -1,7 +1,8 @@
 """p(.): what a network's output means, and the reverse step that it makes (Eq. 8-12, 15).
 
 Pure functions of tensors. A *denoiser* is any callable (x_t, timesteps) -> model output; nothing
-here knows what it is made of. Images are float in [-1, 1], [b, c, h, w]; t is a long vector [b].
+here knows what it is made of. Images are float in [-1, 1], [b, c, h, w], or points, [b, d], with
+`clip_sample` off where these leave [-1, 1]; t is a long vector [b].
 """
 
 from __future__ import annotations
@@ -237,8 +238,9 @@ class GaussianDiffusion(ForwardProcess):
             t: [b], time indices of this chain.
 
         Raises:
-            DdpmError: the answer has another shape than [b, c or 2c, ...].
+            DdpmError: the answer has another shape than [b, c or 2c, ...], or a t is out of range.
         """
+        self.refuse_other_times(t)
         output = denoiser(x_t, self.timesteps(t))
         channels = x_t.shape[1] * (2 if self.learns_variance else 1)
         expected = (x_t.shape[0], channels, *x_t.shape[2:])

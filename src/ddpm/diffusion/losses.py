@@ -18,9 +18,9 @@ HYBRID_WEIGHT = 1e-3  # Nichol & Dhariwal 2021, lambda in L_simple + lambda L_vl
 def training_loss(
     diffusion: GaussianDiffusion,
     denoiser: Denoiser,
-    x_start: Float[Tensor, "b c h w"],
+    x_start: Float[Tensor, "b *dims"],
     t: Int[Tensor, " b"],
-    noise: Float[Tensor, "b c h w"],
+    noise: Float[Tensor, "b *dims"],
     loss_type: LossType = "simple",
     grey_levels: int = 256,
 ) -> Float[Tensor, " b"]:
@@ -29,19 +29,19 @@ def training_loss(
     Args:
         diffusion: the whole chain.
         denoiser: the network.
-        x_start: images in [-1, 1], [b, c, h, w].
+        x_start: images in [-1, 1], [b, c, h, w]; or points, [b, d].
         t: timesteps, [b], uniform on 0..T-1.
-        noise: standard normal, [b, c, h, w].
+        noise: standard normal, as x_start.
         loss_type: simple is the mean squared error on what the network predicts. vlb is the
             term of Eq. 5 at t in bits/dim, not multiplied by T. hybrid is L_simple + 0.001 L_vlb,
             where the bound trains the variance only (its mean is detached).
-        grey_levels: values a pixel can take, for the discrete decoder.
+        grey_levels: values a pixel can take, for the discrete decoder (vlb at t = 0: of images).
 
     Returns:
         [b]; simple has no unit, vlb is in bits/dim.
 
     Raises:
-        DdpmError: the network's output has another shape than it should.
+        DdpmError: the network's output has another shape than it should, or a t is out of range.
     """
     x_t = diffusion.q_sample(x_start, t, noise)
     output = diffusion.model_output(denoiser, x_t, t)

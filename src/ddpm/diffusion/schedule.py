@@ -32,7 +32,8 @@ class NoiseSchedule:
         ratios: [T] of a respaced chain, 1 - beta_t where that is too small for a beta to tell.
 
     Raises:
-        DdpmError: betas are empty, not a vector, not finite or out of range.
+        DdpmError: betas are empty, not a vector, not finite or out of range, or the first of them
+            is lost in rounding.
     """
 
     betas: Array
@@ -76,6 +77,11 @@ class NoiseSchedule:
         if self.ratios is not None:
             alphas = np.where(self.ratios < TINY, self.ratios, alphas)
         abar = np.cumprod(alphas)
+        check(
+            bool(abar[0] < 1),
+            f"betas[0] is {betas[0]:g}, so small that abar is 1 and x_1 has no noise in it; "
+            "make it 1e-12 or more",
+        )
         abar_prev = np.append(1.0, abar[:-1])
         variance = betas * (1.0 - abar_prev) / (1.0 - abar)  # Eq. 7, beta~_t
         # beta~_0 is 0, so its entry is replaced by the next one, as in the authors' code.
