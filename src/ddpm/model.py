@@ -405,7 +405,7 @@ class Ddpm:
         self,
         images: ImageLike | Indexed,
         *,
-        seconds: float | None = None,
+        steps: int | None = None,
         progress: Progress | None = None,
     ) -> codec.Coding:
         """Learn what compression needs besides the network, which is kept in the model and in what
@@ -416,7 +416,7 @@ class Ddpm:
 
         Args:
             images: what the model was trained on, or others of its format, as in `bound`.
-            seconds: to train for; chosen by the size of the images by default. Longer makes smaller
+            steps: of the training; chosen by the images' format by default. More make smaller
                 files.
             progress: counts the training's steps.
 
@@ -425,8 +425,16 @@ class Ddpm:
                 was not measured.
         """
         images = as_indexed(images, self.format)
-        parts = self.diffusion, self.denoiser("fp32"), self.spectral_error(), self.format
-        self.coding = codec.learn_coding(*parts, images, seconds=seconds, progress=progress)
+        self.coding = codec.learn_coding(
+            self.diffusion,
+            self.denoiser("fp32"),
+            self.network,
+            self.spectral_error(),
+            self.format,
+            images,
+            steps=steps,
+            progress=progress,
+        )
         return self.coding
 
     def spectral_error(self) -> SpectralError:

@@ -91,7 +91,7 @@ def compress(
         proved &= all(map(torch.equal, received.blocks, pieces))
         payloads.append(payload)
         found.append(Part(len(payload), sealed(pieces)))
-    default = route == model.single_route
+    default = route == model.coding.route
     plain = {size: None for size in sizes}
     header = Header(
         model.fingerprint,
@@ -284,7 +284,7 @@ def _decode(
     arrived = [_Arrived(header, model.format, wanted) for _ in lengths]
     if header.stored:
         return [_unpack(file, one, n) for one, n in zip(arrived, lengths, strict=True)]
-    route = header.route or model.single_route
+    route = header.route or model.coding.route
     shape, tiles = model.format.shape, 0
     for piece in _pieces(header, model.format, wanted):
         if not piece.is_reached(lengths[-1]):

@@ -22,20 +22,30 @@ class Coding:
     Args:
         last_stage: codes the exact pixels.
         route: of a single image of the model's size, whose header does not say it.
+        ends: bits/dim that the last stage takes from some timesteps, by which routes are chosen.
+        margin: in bytes, that a predicted x_0 keeps to the borders of the cells it is rounded to:
+            many times what it differs by from machine to machine.
     """
 
     last_stage: LastStage
     route: Route
+    ends: dict[int, float]
+    margin: float
 
     def digest(self) -> bytes:
-        """Of all its numbers."""
+        """Of all that a decoder computes with."""
         route = ",".join(map(str, self.route.numbers()))
         return hashlib.blake2b(route.encode() + self.last_stage.digest()).digest()
 
     def tensors(self) -> dict[str, Tensor]:
         """As a checkpoint stores it."""
         found = {f"{PREFIX}{name}": value for name, value in self.last_stage.tensors().items()}
-        return found | {f"{PREFIX}route": torch.tensor(self.route.numbers())}
+        return found | {
+            f"{PREFIX}route": torch.tensor(self.route.numbers()),
+            f"{PREFIX}ends.timesteps": torch.tensor(list(self.ends)),
+            f"{PREFIX}ends.bpd": torch.tensor(list(self.ends.values()), dtype=torch.float64),
+            f"{PREFIX}margin": torch.tensor(self.margin, dtype=torch.float64),
+        }
 
     @staticmethod
     def from_tensors(tensors: dict[str, Tensor]) -> Coding | None:
@@ -46,7 +56,9 @@ class Coding:
             KeyError: some are missing.
         """
         found = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
-        if not found:
+        stage = LastStage.from_tensors(found)
+        if stage is None:
             return None
-        route = Route.of_numbers(found.pop("route").tolist())
-        return Coding(LastStage.from_tensors(found), route)
+        steps, costs = found["ends.timesteps"].tolist(), found["ends.bpd"].tolist()
+        route = Route.of_numbers(found["route"].tolist())
+        return Coding(stage, route, dict(zip(steps, costs, strict=True)), float(found["margin"]))

@@ -71,8 +71,8 @@ class CodecModel:
         """
         if (tiles, steps, last) == (1, None, None):
             return self.coding.route
-        stage = self.coding.last_stage
-        return choose_route(self.diffusion.schedule, self.error, stage.costs, tiles, steps, last)
+        ends = self.coding.ends
+        return choose_route(self.diffusion.schedule, self.error, ends, tiles, steps, last)
 
     @cached_property
     def fingerprint(self) -> int:

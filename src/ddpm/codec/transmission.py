@@ -23,7 +23,7 @@ from ddpm.codec.bits import BitReader, BitWriter, EndOfData
 from ddpm.codec.model import CodecModel
 from ddpm.codec.prices import with_overhead
 from ddpm.codec.route import Route
-from ddpm.codec.segments import SegmentedTree
+from ddpm.codec.tree_code import Tree, TreeCode
 from ddpm.codec.tiles import Size, cut, grid, join
 from ddpm.diffusion.gaussian import PMeanVariance
 from ddpm.errors import check
@@ -32,6 +32,7 @@ from ddpm.runtime.randomness import Randomness, derive_key
 from ddpm.sampling import Ancestral, Ddim
 
 BATCH = 64  # tiles of 32x32 pixels in one network call
+TREE = TreeCode()
 MAX_RATE = 4  # bits a step may spend on each dimension
 LIKELY_STEPS, AVERAGED = 20, 8  # network calls of a completion; completions that are averaged
 Reconstruct = Literal["mean", "sample", "average"]
@@ -92,9 +93,9 @@ class Walk:
         """What the path of a step should take, by the measured error."""
         return self.route.expected_bits(self.route.steps - 1 - index, len(self.start))
 
-    def tree(self, index: int, bits: int) -> SegmentedTree:
+    def tree(self, index: int, bits: int) -> Tree:
         """The trees of a step."""
-        return SegmentedTree(self.start.numel(), bits, derive_key(0, "codec step", index))
+        return TREE.grow(self.start.numel(), bits, derive_key(0, "codec step", index))
 
     def advance(self, p: PMeanVariance, z: np.ndarray) -> Tensor:
         """x_{t-1} from the path's vector."""
@@ -136,7 +137,8 @@ def send(walk: Walk, images: Sequence[UInt8[Tensor, "c _h _w"]], spent: Spent) -
             p = walk.predict(x, index)
             x = walk.advance(p, _send_step(walk, index, x_start, x, p, out, spent))
         xstart = walk.xstart(walk.predict(x, 0))
-    code = walk.model.coding.last_stage.encode(images, xstart, walk.route.last)
+    coding = walk.model.coding
+    code = coding.last_stage.encode(images, xstart, walk.route.last, coding.margin)
     spent.pixels += 8 * len(code)
     return out.bytes() + code
 
@@ -242,7 +244,7 @@ def receive(
     return found
 
 
-def _receive_step(walk: Walk, index: int, bits: BitReader) -> tuple[SegmentedTree, np.ndarray]:
+def _receive_step(walk: Walk, index: int, bits: BitReader) -> tuple[Tree, np.ndarray]:
     """The trees of one step and the path through them; `EndOfData` if it is not all there."""
     expected = walk.expected_bits(index)
     count = expected + bits.signed_gamma() * quantum(expected)

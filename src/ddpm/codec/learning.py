@@ -1,0 +1,149 @@
+"""How a model learns what compression needs besides its network (`codec.coding`)."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ddpm.codec.coding import Coding
+from ddpm.codec.fit_last_stage import fit_last_stage
+from ddpm.codec.last_stage import LastStage
+from ddpm.codec.planning import choose_route
+from ddpm.codec.snapping import MARGIN
+from ddpm.data.images import ImageFormat, Indexed
+from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
+from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.likelihood.spectral_error import SpectralError
+from ddpm.runtime.progress import Progress
+from ddpm.runtime.randomness import Randomness
+
+NOISES = (8, 16, 32, 64)  # standard deviations in bytes at which the last stage is trained
+PRICED, DRIFTED = 64, 8  # images that the last stage's costs, and the drift, are measured on
+SAFETY = 20  # times the largest drift seen, at least, is the margin
+STEPS, MORE = 3000, 4  # of the training for 8x8 grey pixels, and per value above these
+
+
+def usual_steps(image_format: ImageFormat) -> int:
+    """How many steps the last stage is trained by default: 3,000 for digits, 15,000 for CIFAR-10."""
+    return STEPS + MORE * max(0, min(math.prod(image_format.shape), 3072) - 64)
+
+
+def knots(schedule: NoiseSchedule) -> tuple[int, ...]:
+    """The timesteps between which the last stage can take over: those of NOISES."""
+    noise = 127.5 / np.sqrt(schedule.snr)
+    return tuple(sorted({int(np.abs(noise - wanted).argmin()) for wanted in NOISES}))
+
+
+def learn_coding(
+    diffusion: GaussianDiffusion,
+    denoiser: Denoiser,
+    network: nn.Module,
+    error: SpectralError,
+    image_format: ImageFormat,
+    images: Indexed,
+    *,
+    steps: int | None = None,
+    progress: Progress | None = None,
+) -> Coding:
+    """Train the last stage, and choose the route of a single image.
+
+    Args:
+        diffusion: the whole chain.
+        denoiser: the network as it is called, in fp32.
+        network: the same, of which a copy in fp64 says how exact fp32 is.
+        error: of the network, in colour and frequency.
+        image_format: of the images.
+        images: to train on; the last of them, of 128 or more, only say what a pixel costs.
+        steps: of the training; chosen by the images' format by default.
+        progress: counts the steps.
+    """
+    kept = PRICED if len(images) >= 2 * PRICED else 0
+    device = next(network.parameters()).device
+
+    def predict(batch: UInt8[Tensor, "b c h w"], timestep: int, number: int) -> Tensor:
+        noise = Randomness(number, "last stage").normal(
+            torch.arange(len(batch), device=device), image_format.shape
+        )
+        t = torch.full((len(batch),), timestep, device=device)
+        x_t = diffusion.q_sample(image_format.to_unit(batch.to(device)), t, noise)
+        return diffusion.p_mean_variance(denoiser, x_t, t).pred_xstart
+
+    with torch.inference_mode():
+        drift = _drift(diffusion, denoiser, network, images, image_format, device)
+    stage = fit_last_stage(
+        _But(images, len(images) - kept),
+        image_format,
+        torch.inference_mode()(predict),
+        knots(diffusion.schedule),
+        steps=usual_steps(image_format) if steps is None else steps,
+        progress=progress,
+    )
+    ends = {}
+    priced = images[torch.arange(max(0, len(images) - PRICED), len(images))].cpu()
+    for timestep in knots(diffusion.schedule):
+        with torch.inference_mode():
+            xstart = predict(priced, timestep, 0)
+        ends[timestep] = _cost(stage, priced, xstart.cpu(), timestep)
+    margin = max(MARGIN, SAFETY * drift)
+    return Coding(stage, choose_route(diffusion.schedule, error, ends, 1), ends, margin)
+
+
+def _cost(
+    stage: LastStage,
+    images: UInt8[Tensor, "n c h w"],
+    xstart: Float[Tensor, "n c h w"],
+    timestep: int,
+) -> float:
+    """Bits/dim of the last stage."""
+    bits: NDArray[np.float64] = stage.bits(list(images), list(xstart), timestep)
+    return float(bits.sum() / images.numel())
+
+
+def _drift(
+    diffusion: GaussianDiffusion,
+    denoiser: Denoiser,
+    network: nn.Module,
+    images: Indexed,
+    image_format: ImageFormat,
+    device: torch.device,
+) -> float:
+    """How far, in bytes, fp32 takes a predicted x_0 from that of fp64, at the most.
+
+    The error of a chain does not grow along it, since every step begins from an x_t that bits
+    decide but for rounding: what is measured is one call at every knot.
+    """
+    exact = copy.deepcopy(network).double()
+    batch = image_format.to_unit(images[torch.arange(min(DRIFTED, len(images)))].to(device))
+    noise = Randomness(0, "drift").normal(torch.arange(len(batch), device=device), batch.shape[1:])
+    worst = 0.0
+    for timestep in knots(diffusion.schedule):
+        t = torch.full((len(batch),), timestep, device=device)
+        x_t = diffusion.q_sample(batch, t, noise)
+        found = diffusion.p_mean_variance(denoiser, x_t, t).pred_xstart.double()
+        true = diffusion.p_mean_variance(exact, x_t.double(), t).pred_xstart
+        worst = max(worst, 127.5 * float((found - true).abs().max()))
+    return worst
+
+
+class _But:
+    """The first images of a source.
+
+    Args:
+        images: all of them.
+        count: how many.
+    """
+
+    def __init__(self, images: Indexed, count: int) -> None:
+        self.images, self.count = images, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return self.images[index]
