@@ -149,9 +149,9 @@ def load_for_file(
     for run in runs:
         files += [*run.pinned(), *reversed(run.checkpoints())]
     for file in dict.fromkeys(files):
-        model = _fitting([file], header, label, guidance)
-        if model is not None:
-            return model, file.stem if file in pretrained().values() else str(file)
+        fitting = _fitting([file], header, label, guidance)
+        if fitting is not None:
+            return fitting, file.stem if file in pretrained().values() else str(file)
     raise DdpmError(
         f"no model here fits the file, neither those that come with the package nor the runs in "
         f"{RUNS.absolute()}; name the one it was compressed with: `ddpm decompress RUN FILE`"

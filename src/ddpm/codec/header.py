@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ddpm.codec.names import pack_names, unpack_names
-from ddpm.codec.route import Route
+from ddpm.codec.route import MAX_STEPS, Route
 from ddpm.errors import DdpmError, check
 
 MAGIC = 0xDD
@@ -101,7 +101,7 @@ class Header:
         for height, width in sizes:
             body += varint(height) + varint(width)
         if self.route is not None:
-            body += b"".join(varint(number) for number in self.route.numbers())
+            body += varint(self.route.steps) + b"".join(map(varint, self.route.numbers()))
         if self.names is not None:
             packed = pack_names(self.names)
             body += varint(len(packed)) + packed
@@ -208,7 +208,11 @@ def _general(reader: _Reader, model: int) -> Header:
     check(flags < 2 * STORED and 1 <= count <= MAX_IMAGES, DAMAGED)
     listed = 1 if flags & ONE_SIZE else count if flags & SIZES else 0
     flat = reader.numbers(2 * listed)
-    route = reader.numbers(2 * reader.number()) if flags & ROUTE else None
+    route = None
+    if flags & ROUTE:
+        steps = reader.number()
+        check(1 <= steps <= MAX_STEPS, DAMAGED)
+        route = reader.numbers(2 * steps - 1)
     packed = reader.bytes(reader.number()) if flags & NAMES else None
     many = reader.number()
     reader.room(many)

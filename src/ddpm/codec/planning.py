@@ -22,7 +22,7 @@ from ddpm.likelihood.spectral_error import SpectralError
 from ddpm.likelihood.trajectory import cheapest, step_bits, step_costs
 
 Array = NDArray[np.float64]
-MOST, NEARLY = 40, 1.002  # steps that are tried by default, and how much worse than the best
+MOST, NEARLY = 40, 1.005  # steps that are tried by default, and how much worse than the best
 
 
 def choose_route(

@@ -32,7 +32,7 @@ from ddpm.runtime.randomness import Randomness, derive_key
 from ddpm.sampling import Ancestral, Ddim
 
 BATCH = 64  # tiles of 32x32 pixels in one network call
-TREE = TreeCode()
+TREE = TreeCode(segment=2000)
 MAX_RATE = 4  # bits a step may spend on each dimension
 LIKELY_STEPS, AVERAGED = 20, 8  # network calls of a completion; completions that are averaged
 Reconstruct = Literal["mean", "sample", "average"]
@@ -71,7 +71,7 @@ class Walk:
         self, model: CodecModel, route: Route, sizes: Sequence[Size], counter: Counter
     ) -> None:
         self.model, self.route, self.sizes, self.counter = model, route, list(sizes), counter
-        self.chain = model.chain(route.timesteps)
+        self.chain = model.chain(route.timesteps[::-1])
         tiles = sum(math.prod(grid(size, model.format.shape)) for size in sizes)
         index = torch.arange(tiles, device=model.device)
         self.start = Randomness(0, "codec").normal(index, model.format.shape)
@@ -161,7 +161,7 @@ def _send_step(
     kl = nats / math.log(2)
     expected = walk.expected_bits(index)
     unit = quantum(expected)
-    wanted = max(round((with_overhead(kl) - expected) / unit), -(expected // unit))
+    wanted = max(round((float(with_overhead(kl)) - expected) / unit), -(expected // unit))
     change = (min(expected + wanted * unit, MAX_RATE * len(target)) - expected) // unit
     tree = walk.tree(index, expected + change * unit)
     spent.side.append(out.signed_gamma(change))

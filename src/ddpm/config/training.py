@@ -63,6 +63,9 @@ class TrainingConfig:
     """Steps between sample grids; 0 draws none."""
     log_every: int = 50
     """Steps between lines in stats.jsonl and TensorBoard."""
+    last_stage_steps: int | None = None
+    """Steps that the network of compressed files' last stage is trained for when the run is
+    complete; chosen by the images' size by default, and 0 leaves it out."""
     max_minutes: float | None = None
     """Stop after this long, saved and ready to resume."""
     wandb_project: str | None = None
@@ -73,6 +76,8 @@ class TrainingConfig:
             at_least(name, getattr(self, name), 1)
         for name in ("warmup", "sample_every", "seed"):
             at_least(name, getattr(self, name), 0)
+        if self.last_stage_steps is not None:
+            at_least("last_stage_steps", self.last_stage_steps, 0)
         check(self.lr > 0, f"lr must be positive, got {self.lr:g}")
         check(self.grad_clip > 0, f"grad_clip must be positive, got {self.grad_clip:g}")
         check(0 <= self.ema_decay < 1, f"ema_decay must lie in [0, 1), got {self.ema_decay:g}")

@@ -179,7 +179,7 @@ class Session:
         for batch in saved_on_errors(parallel.lockstep(self.batches), self.save):
             known = () if batch.labels is None else (batch.labels,)
             self.losses.append(self.step(batch.images, *known))
-            state.denoising_error = None  # it was that of other weights
+            state.denoising_error = state.coding = None  # they were those of other weights
             state.seconds = self.earlier + time.monotonic() - self.begun
             ended = state.step == training.steps
             due = state.step % training.save_every == 0
@@ -244,13 +244,17 @@ class Session:
 def measure_and_save(
     state: TrainingState, run: RunFolder, images: ImageSource, progress: Progress | None
 ) -> None:
-    """Measure the denoising error of a complete run, and store it in its checkpoint."""
+    """Measure the denoising error of a complete run, learn its last stage, and store both in its
+    checkpoint."""
+    steps = state.config.training.last_stage_steps
     try:
-        state.denoising_error = state.model.measure(images, progress=progress)
+        model = state.model
+        state.denoising_error = model.measure(images, progress=progress)
+        if not model.diffusion.learns_variance and steps != 0:
+            state.coding = model.learn_coding(images, steps=steps, progress=progress)
     except KeyboardInterrupt:
         log.warning(
-            "%s is complete and saved, but its denoising error is not measured; `ddpm measure` "
-            "does it later",
+            "%s is complete and saved, but it is not measured; `ddpm measure` does it later",
             run.path,
         )
         raise

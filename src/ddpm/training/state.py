@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ddpm.codec import Coding
 from ddpm.config import Config
 from ddpm.data.content import DataFacts
 from ddpm.data.images import ImageFormat
@@ -54,6 +55,7 @@ class TrainingState:
     began_from: str | None = None
     precision: Floats | None = None
     denoising_error: DenoisingError | None = None
+    coding: Coding | None = None
 
     def __post_init__(self) -> None:
         training = self.config.training
@@ -100,6 +102,7 @@ class TrainingState:
             network,
             history=self.history,
             denoising_error=self.denoising_error,
+            coding=self.coding,
         )
 
     @property
@@ -115,7 +118,8 @@ class TrainingState:
         """
         averages = {k: full_tensor(v) for k, v in self.ema.network.state_dict().items()}
         diffusion = self.config.diffusion.build()
-        tensors = model_tensors(averages, diffusion, self.denoising_error)
+        coding = self.coding.tensors() if self.coding else {}
+        tensors = model_tensors(averages, diffusion, self.denoising_error, coding)
         for name, value in self.network.state_dict().items():
             tensors[f"network.{name}"] = full_tensor(value)
         tensors |= self.optimizers.tensors()
@@ -202,6 +206,7 @@ class TrainingState:
             self.seconds_before = history.seconds_before
             self.seconds = history.seconds - history.seconds_before
             self.denoising_error = DenoisingError.from_tensors(tensors)
+            self.coding = Coding.from_tensors(tensors)
             self.optimizers.restore(tensors, self.step)
         except DdpmError:
             raise
