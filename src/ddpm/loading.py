@@ -177,8 +177,8 @@ def _fitting(
     return None
 
 
-def store_denoising_error(model: Ddpm, file: Path) -> None:
-    """Add a model's denoising error to the file it was loaded from.
+def store_measured(model: Ddpm, file: Path) -> None:
+    """Add what was measured of a model, and its last stage, to the file it was loaded from.
 
     Where the file says nothing of the images it was trained on, what the model knows of them now is
     added too, there and then in the `config.json` of the run, if there is one.
@@ -199,7 +199,9 @@ def store_denoising_error(model: Ddpm, file: Path) -> None:
     if facts is not None and adopted:
         described["history"] |= {"data": model.history.data, "facts": asdict(facts)}
         described["config"]["data"]["path"] = model.config.data.path
-    save_checkpoint(file, tensors | model.denoising_error.tensors(), described)
+    kept = {name: value for name, value in tensors.items() if not name.startswith((PREFIX, CODING))}
+    coding = model.coding.tensors() if model.coding else {}
+    save_checkpoint(file, kept | model.denoising_error.tensors() | coding, described)
     if adopted and run is not None and run.config.is_file():
         said: dict[str, Any] = {}
         with contextlib.suppress(TypeError, ValueError):  # a damaged one is written anew

@@ -1,5 +1,5 @@
-"""`ddpm info RUN|PICTURE|PRESET`: what a model is, where a picture comes from, or what a run of a
-preset will cost."""
+"""`ddpm info RUN|PICTURE|FILE|PRESET`: what a model is, where a picture comes from, what a compressed
+file holds, or what a run of a preset will cost."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ddpm.cli.about_archive import about_archive, is_archive
 from ddpm.cli.parse import positional, say
 from ddpm.cli.run_cost import about_preset
 from ddpm.data.listing import readable_kinds
@@ -28,11 +29,12 @@ from ddpm.runtime.paths import exists, user_path
 LONGEST = 100  # characters of a value
 USAGE = """usage: ddpm info RUN
        ddpm info PICTURE|FILE.npz [RUN]
+       ddpm info FILE.ddpm
        ddpm info PRESET [OPTIONS]
 
 Say what the model in a run or checkpoint is; or what a picture or a set of samples
-says of its making, with the command that draws it again (from RUN); or what a run of
-a preset will cost on this machine, for which a few training steps are timed. OPTIONS
+says of its making, with the command that draws it again (from RUN); or what a file of
+`ddpm compress` holds and needs; or what a run of a preset will cost on this machine, for which a few training steps are timed. OPTIONS
 are those of `ddpm train PRESET`, and with one of them a name means the preset. So it
 does behind --preset: `ddpm info --preset my_package.my_preset`. Otherwise a run or a
 file of that name, or a model that comes with the package, comes first.
@@ -62,6 +64,10 @@ def run(argv: Sequence[str]) -> int:
     if Path(name).suffix.lower() in {*readable_kinds(), ".npz"} and name not in pretrained():
         check(len(rest) <= 1, f"`ddpm info` takes a picture and a run; {rest[1:]} is too much")
         about_picture(user_path(name), rest[0] if rest else None)
+        return 0
+    if name not in pretrained() and is_archive(user_path(name)):
+        check(not rest, f"`ddpm info` takes one file; {' '.join(rest)} is too much")
+        about_archive(user_path(name))
         return 0
     check(not rest, f"`ddpm info` takes one run; {' '.join(rest)} is too much")
     if not here:

@@ -22,7 +22,7 @@ from ddpm.likelihood.denoising_error import (
     DenoisingError,
     measured_timesteps,
 )
-from ddpm.loading import load_with_file, store_denoising_error
+from ddpm.loading import load_with_file, store_measured
 from ddpm.model import Ddpm
 from ddpm.pretrained import pretrained
 from ddpm.runs.folder import RunFolder
@@ -52,6 +52,9 @@ class Measure:
     interpolated. All early ones and every 12th of the rest by default."""
     batch_size: int | None = None
     """Images in one network call; 256 by default, or fewer large ones."""
+    last_stage_steps: int | None = None
+    """Steps that the last stage is trained for; some minutes of them by default, chosen by the
+    images' size, and 0 leaves it as it is. More make smaller files."""
     out: Path | None = None
     """A file for the measured model; by default its own file is changed."""
 
@@ -63,6 +66,8 @@ def run(argv: Sequence[str]) -> int:
     check(args.images >= 1, f"--images must be at least 1, got {args.images}")
     size = args.batch_size
     check(size is None or size >= 1, f"--batch-size must be at least 1, got {size}")
+    steps = args.last_stage_steps
+    check(steps is None or steps >= 0, f"--last-stage-steps must be at least 0, got {steps}")
     model, measured = load_with_file(name)
     total = model.diffusion.num_timesteps
     check(
@@ -96,16 +101,19 @@ def run(argv: Sequence[str]) -> int:
             batch_size=args.batch_size,
             progress=progress,
         )
-    if before is not None:
-        error = model.denoising_error = completed(before, error)
+        if before is not None:
+            error = model.denoising_error = completed(before, error)
+        if args.last_stage_steps != 0 and not model.diffusion.learns_variance:
+            model.learn_coding(source, steps=args.last_stage_steps, progress=progress)
     if args.out:
         parallel.on_main(lambda: model.save(file))
     else:
-        parallel.on_main(lambda: store_denoising_error(model, file))
+        parallel.on_main(lambda: store_measured(model, file))
     say(
         f"denoising error at {len(error.timesteps)} timesteps, measured on {error.images:,} images "
         f"of {source.name}: in {file}",
         calibration_words(error),
+        *last_stage_words(model),
     )
     if adopted:
         say(
@@ -182,6 +190,17 @@ def calibration_words(error: DenoisingError) -> str:
         f"calibration of the predicted x_0: at t = {error.timesteps[most] + 1} its mean squared "
         f"error falls from {own[most]:.3g} to {left[most]:.3g}"
     )
+
+
+def last_stage_words(model: Ddpm) -> list[str]:
+    """What the exact pixels of a compressed image take."""
+    if model.coding is None:
+        return []
+    least = min(model.coding.ends, key=lambda t: model.coding.ends[t])
+    return [
+        f"last stage of compressed files: {model.coding.ends[least]:.3f} bits/dim where the path "
+        f"ends at t = {least + 1}"
+    ]
 
 
 def forecast(model: Ddpm, source: ImageSource, args: Measure) -> str:
