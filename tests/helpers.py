@@ -67,10 +67,14 @@ def tiny_model(seed=0, **options):
     return Ddpm(config, image_format, network.requires_grad_(False), history=history)
 
 
-def measured_model(n=40, **options):
-    """The same with its denoising error measured on `n` random images."""
+def measured_model(n=40, coded=False, **options):
+    """The same with its denoising error measured on `n` random images, and with a last stage that
+    has hardly learned from them."""
     model = tiny_model(**options)
-    model.measure(tiny_images(n, channels=model.format.channels))
+    images = tiny_images(n, channels=model.format.channels)
+    model.measure(images)
+    if coded:
+        model.learn_coding(images, steps=5)
     return model
 
 

@@ -10,9 +10,16 @@ from helpers import tiny_config
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
-    """The folder of a run on the digits, of some seconds, with its denoising error measured."""
+    """The folder of a run on the digits, of some seconds, measured, with a last stage."""
     folder = tmp_path_factory.mktemp("codec") / "run"
-    config = tiny_config(steps=400, batch_size=32, lr=3e-3, save_every=400, log_every=400)
+    config = tiny_config(
+        steps=400,
+        batch_size=32,
+        lr=3e-3,
+        save_every=400,
+        log_every=400,
+        last_stage_steps=300,
+    )
     train(config, digits("train"), folder)
     return folder
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.codec.header import Header, parse
+from ddpm.codec.header import GENERAL, Header, Part, parse
+from ddpm.codec.route import Route
 from ddpm.errors import DdpmError
 
 FILES = int(os.environ.get("DDPM_FUZZ", "600"))
@@ -44,29 +45,30 @@ def noise(random, data):
 
 
 def forge(random, data):
-    """A header with a right checksum and wrong contents, before the true payload."""
+    """A long header with a right checksum and wrong contents, before the true payload."""
     header, payload = parse(bytes(data))
-    sizes = [None, ((8, 8),) * 2, ((3, 40), (1, 1)), ((4000, 4000),) * 2]
+    count = int(random.integers(1, 4))
+    size = (int(random.integers(0, 40)), int(random.integers(0, 2) * random.integers(0, 1 << 30)))
+    falls = np.sort(random.choice(19, random.integers(1, 6), replace=False))[::-1].tolist()
+    routes = [None, Route((19, *falls), tuple(random.integers(0, 1 << 20, len(falls)).tolist()))]
     forged = Header(
         header.model,
-        header.pixels,
-        int(random.integers(0, 256)),
-        int(random.integers(0, 256)),
-        int(random.integers(1, 4)),
-        None,
-        int(random.integers(0, 200)),
+        count,
+        [None, (size,), (size,) * count][random.integers(3)],
+        [None, ("a", "../b", "")[:count]][random.integers(2)],
+        routes[random.integers(2)],
+        bool(random.integers(2)),
+        tuple(Part(int(random.integers(0, 200)), 0) for _ in range(random.integers(0, 3))),
     )
-    chosen = sizes[random.integers(len(sizes))]
-    if chosen is not None:
-        forged = Header(*{**vars(forged), "count": 2, "sizes": chosen}.values())
     return forged.pack() + payload
 
 
 def reseal(random, data):
-    """Bits turned in the header, whose checksum is then made right."""
+    """Bytes turned in a header, whose checksum is then made right if it has one."""
     size = len(data) - len(parse(bytes(data))[1])
-    data[random.integers(6, size - 1)] = random.integers(256)
-    data[size - 1] = zlib.crc32(data[: size - 1]) & 255
+    data[random.integers(1, size)] = random.integers(256)
+    if data[1] & 15 == GENERAL:
+        data[size - 2 : size] = (zlib.crc32(data[: size - 2]) & 0xFFFF).to_bytes(2, "little")
     return data
 
 
@@ -80,7 +82,7 @@ def files(model, held_out):
     one, three = [held_out[0]], list(held_out[:3])
     return [
         (model.compress(one), one),
-        (model.compress(three, steps=8), three),
+        (model.compress(three, steps=8, names=["a", "b", "c/d"]), three),
         (model.compress(odd, steps=3), odd),
     ]
 
@@ -95,7 +97,7 @@ def test_no_damage_ends_in_anything_but_images_or_a_sentence(model, files):
         mutation = MUTATIONS[random.integers(len(MUTATIONS))]
         damaged = bytes(mutation(random, bytearray(data)))
         try:
-            result = model.decompress(damaged, sample=bool(i % 2))
+            result = model.decompress(damaged, reconstruct=("mean", "sample")[i % 2])
         except DdpmError as error:
             told.append(str(error))
         else:

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 def overhead(kl: ArrayLike) -> NDArray[np.float64]:
     """Path bits beyond the KL, for each bit of it, with which as much arrives as is meant."""
-    return 0.06 + 1.2 / np.sqrt(np.asarray(kl))
+    return np.asarray(0.06 + 1.2 / np.sqrt(np.asarray(kl)))
 
 
 def with_overhead(kl: ArrayLike) -> NDArray[np.float64]:

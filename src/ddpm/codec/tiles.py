@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Shaped, UInt8
 from torch import Tensor
 
 from ddpm.data.images import Shape
@@ -47,8 +47,8 @@ def masks(sizes: Sequence[Size], shape: Shape) -> Bool[Tensor, "n h w"]:
 
 
 def join(
-    tiles: UInt8[Tensor, "n c h w"], sizes: Sequence[Size], shape: Shape
-) -> list[UInt8[Tensor, "c _h _w"]]:
+    tiles: Shaped[Tensor, "n c h w"], sizes: Sequence[Size], shape: Shape
+) -> list[Shaped[Tensor, "c _h _w"]]:
     """The images that `cut` was given."""
     images, first = [], 0
     for size in sizes:
