@@ -314,7 +314,7 @@ def forged(model, **changes):
     [
         {"count": 1 << 22},
         {"sizes": ((1 << 34, 1 << 34),)},
-        {"sizes": ((1 << 28, 1),)},
+        {"sizes": (((1 << 28) + 1, 1),)},
         {"sizes": ((1, 1 << 30),), "stored": True},
         {"count": 2, "sizes": ((8, 8), (0, 8))},
         {"route": Route((18, 5), (100,))},

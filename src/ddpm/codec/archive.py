@@ -34,7 +34,7 @@ from ddpm.runtime.device import exact_arithmetic
 from ddpm.runtime.progress import Counter, Progress
 
 Image = UInt8[Tensor, "c _h _w"]
-LARGEST = 1 << 29  # pixels times channels of one image
+LARGEST = 1 << 28  # pixels times channels of one image: 89 megapixels in colour
 
 
 @dataclass(frozen=True)
