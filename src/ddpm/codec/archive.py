@@ -271,6 +271,7 @@ def check_file(model: CodecModel, file: File) -> None:
     tiles = repeat * sum(math.prod(grid(size, shape)) for size in sizes)
     room = tiles_of_a_part(shape) * len(header.parts)
     check(header.stored or tiles <= room, DAMAGED)
+    check(not header.stored or len(header.parts) == 1, DAMAGED)
     check(header.stored or header.route is None or model.can_walk(header.route), DAMAGED)
 
 
@@ -368,15 +369,16 @@ def _unpack(file: File, arrived: _Arrived, length: int) -> Decompressed:
             rest = stream.unconsumed_tail
         except zlib.error:
             pixels, rest = b"", b""
+        arrived.complete &= len(pixels) == count
         if not pixels and number:
-            arrived.complete = False
             break
         crc = zlib.crc32(pixels, crc)
         flat = np.frombuffer(pixels.ljust(count, bytes([arrived.format.levels // 2])), np.uint8)
         image = torch.from_numpy(flat.copy()).reshape(channels, *size)
         arrived.put([Block(number, 0, 0, size)], [image], steps)
-    sound = crc % (1 << 8 * CHECK_BYTES) == header.parts[0].check
-    if length == header.length:
-        check(sound, "the file does not hold the original pixels: it is damaged; fetch it again")
-    arrived.complete &= sound
+    arrived.complete &= crc % (1 << 8 * CHECK_BYTES) == header.parts[0].check
+    check(
+        arrived.complete or length < header.length,
+        "the file does not hold the original pixels: it is damaged; fetch it again",
+    )
     return arrived.result()

@@ -65,7 +65,7 @@ class Header:
     def is_single(self) -> bool:
         """Whether the short header says all there is to say."""
         plain = self.sizes is None and self.names is None and self.route is None
-        return self.count == 1 and plain and not self.stored
+        return self.count == len(self.parts) == 1 and plain and not self.stored
 
     @property
     def model_bits(self) -> int:
