@@ -9,10 +9,11 @@ import torch
 import ddpm
 from ddpm.data.images import ImageFormat
 from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.rotation import cosines
 from ddpm.diffusion.schedule import make_schedule
 from ddpm.errors import DdpmError
 from ddpm.likelihood.bound import evaluate_bound
-from ddpm.likelihood.calibration import Calibration, cosines, frequency_bands
+from ddpm.likelihood.calibration import Calibration, frequency_bands
 from ddpm.likelihood.calibration_fit import share_and_level, shrunk_slopes
 from ddpm.likelihood.denoising_error import DenoisingError, measure_denoising_error
 from ddpm.likelihood.plan import Plan

@@ -203,9 +203,10 @@ def evaluate_bpd(
     error = f" ± {bound.standard_error:.4f} (one standard error)" if len(images) > 1 else ""
     count = f"{len(images):,} image{'s' * (len(images) > 1)}"
     said = f"{bound.mean:.4f}{error} bits/dim on {count} of {images.name}, {plan}"
-    if plan.variance == "analytic" and model.denoising_error is not None:
+    if plan.variance in ("analytic", "spectral") and model.denoising_error is not None:
         table = model.denoising_error.calibrated if plan.calibrated else model.denoising_error
-        predicted = predicted_bpd(model.diffusion.schedule, table, bound.timesteps)
+        spectral = plan.variance == "spectral"
+        predicted = predicted_bpd(model.diffusion.schedule, table, bound.timesteps, spectral)
         said += (
             f"; the error measured on {model.denoising_error.images:,} images predicted "
             f"{predicted + bound.prior.mean():.4f}"

@@ -106,6 +106,7 @@ def model_rows(model: Ddpm) -> list[list[str]]:
         ["parameters", f"{model.num_parameters:,}"],
         ["denoising error", measured],
         ["calibration", "measured" if error and error.calibration else "not measured"],
+        ["spectral error", "measured" if error and error.spectral else "not measured"],
         ["fingerprint", fingerprint(model)],
     ]
     history = asdict(model.history)

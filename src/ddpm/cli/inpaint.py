@@ -50,7 +50,8 @@ class Inpaint:
     """Which timesteps: even, quadratic, optimal (of least bits), or the timesteps themselves; the
     best known for that many steps by default."""
     variance: VarianceType | None = None
-    """fixed_small, fixed_large or analytic; the best known for that many steps by default."""
+    """fixed_small, fixed_large, analytic or spectral; the best known for that many steps by
+    default."""
     repeats: int = 10
     """How often each stretch of the chain is walked: more make the filling fit better what is
     around it, and take as much longer."""

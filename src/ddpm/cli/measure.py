@@ -36,11 +36,11 @@ WARM = 1.0  # seconds: on a CPU a call that took as long was not slow because it
 @dataclass(frozen=True)
 class Measure:
     """Measure the denoising error of a trained model, which a complete run has measured already,
-    and its calibration: how the predicted x_0 is put right.
+    in pixels and in colour and frequency, and its calibration: how the predicted x_0 is put right.
 
-    An optimal trajectory, the analytic variance and compression need the error; the samplers that
-    add no noise draw better with the calibration. A model that came from elsewhere also learns
-    here, from --data, what images it was trained on.
+    An optimal trajectory, the analytic and spectral variances and compression need the error; the
+    samplers that add no noise draw better with the calibration. A model that came from elsewhere
+    also learns here, from --data, what images it was trained on.
     """
 
     data: Annotated[str | None, tyro.conf.arg(name="data")] = None
@@ -80,11 +80,12 @@ def run(argv: Sequence[str]) -> int:
     adopted = args.data is not None and came_from_elsewhere(model)
     if args.data is not None and adopted:
         adopt(model, args.data, source)
-    before = model.denoising_error if lacks_calibration(model, args) else None
-    if before is not None:
+    missing = lacking(model, args)
+    before = model.denoising_error if missing else None
+    if missing:
         say(
-            "the denoising error was measured before there was a calibration of the predicted x_0; "
-            "only that is added, and the error stays as it is, for archives that need it"
+            f"the denoising error was measured before there was {' and '.join(missing)}; what is "
+            "missing is added, and the error stays as it is, for archives that need it"
         )
     say(forecast(model, source, args))
     with progress_bar() as progress:
@@ -96,7 +97,7 @@ def run(argv: Sequence[str]) -> int:
             progress=progress,
         )
     if before is not None:
-        error = model.denoising_error = replace(before, calibration=error.calibration)
+        error = model.denoising_error = completed(before, error)
     if args.out:
         parallel.on_main(lambda: model.save(file))
     else:
@@ -144,12 +145,29 @@ def where(name: str, measured: Path, out: Path | None) -> Path:
     return measured
 
 
-def lacks_calibration(model: Ddpm, args: Measure) -> bool:
-    """Whether the error was measured by an earlier version, and nothing else is asked for now."""
+def lacking(model: Ddpm, args: Measure) -> list[str]:
+    """What an earlier version has not measured with the error, if nothing else is asked for now."""
     error, usual = model.denoising_error, Measure()
-    missing = error is not None and error.calibration is None
     asked = (args.data, args.images, args.timesteps)
-    return missing and asked == (usual.data, usual.images, usual.timesteps)
+    if error is None or asked != (usual.data, usual.images, usual.timesteps):
+        return []
+    parts = {
+        "a calibration of the predicted x_0": error.calibration,
+        "an error in colour and frequency": error.spectral,
+    }
+    return [name for name, part in parts.items() if part is None]
+
+
+def completed(before: DenoisingError, now: DenoisingError) -> DenoisingError:
+    """What was measured before, with the parts that it lacked.
+
+    A calibration of before stays, too, so that what is drawn with it stays as it is.
+    """
+    return replace(
+        before,
+        calibration=before.calibration or now.calibration,
+        spectral=before.spectral or now.spectral,
+    )
 
 
 def calibration_words(error: DenoisingError) -> str:

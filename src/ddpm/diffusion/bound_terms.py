@@ -76,9 +76,13 @@ def vb_term_from_p(
     t: Int[Tensor, " b"],
     grey_levels: int,
 ) -> PerImage:
-    """The same for a reverse step that has been computed already."""
+    """The same for a reverse step that has been computed already.
+
+    The posterior is isotropic, so that its KL is a sum over the coordinates of any rotation, too.
+    """
     mean, _, log_variance = diffusion.q_posterior_mean_variance(x_start, x_t, t)
-    kl = mean_over_dims(normal_kl(mean, log_variance, p.mean, p.log_variance))
+    apart = diffusion.rotate(mean - p.mean)
+    kl = mean_over_dims(normal_kl(apart, log_variance, torch.zeros_like(apart), p.log_variance))
     if not bool((t == 0).any()):
         return kl / math.log(2)
     decoder = mean_over_dims(

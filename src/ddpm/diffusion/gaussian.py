@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ddpm.diffusion.forward import ForwardProcess, Images, Times
+from ddpm.diffusion.rotation import Rotation
 from ddpm.errors import DdpmError, check
 
 PredictionType = Literal["epsilon", "sample", "previous_mean", "v_prediction"]
-VarianceType = Literal["fixed_small", "fixed_large", "learned", "learned_range", "analytic"]
+VarianceType = Literal[
+    "fixed_small", "fixed_large", "learned", "learned_range", "analytic", "spectral"
+]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(x_t, [b, c, h, w]; timesteps of the whole chain, [b]) -> [b, c or 2c, h, w]."""
 ErrorCurve = Callable[[NDArray[np.int64]], NDArray[np.float64]]
@@ -33,11 +36,14 @@ NO_SIGNAL = 1e-76
 
 
 class PMeanVariance(NamedTuple):
-    """The reverse step p(x_{t-1} | x_t) = N(mean, variance I), and the x_0 it aims at.
+    """The reverse step p(x_{t-1} | x_t) = N(mean, diag(variance)), and the x_0 it aims at.
+
+    Where the chain has a rotation U, a step that does not end at the image is
+    N(mean, U diag(variance) U^T): see `GaussianDiffusion.rotation`.
 
     Args:
         mean: [b, ...].
-        variance, log_variance: [b, ...], one for each number.
+        variance, log_variance: [b, ...], one for each number, or for each coordinate of a rotation.
         pred_xstart: x^_0, [b, ...], clipped to [-1, 1] if the model clips.
     """
 
@@ -59,12 +65,17 @@ class GaussianDiffusion(ForwardProcess):
         variance_type: the reverse variance: beta~_t (fixed_small), beta_t (fixed_large), a
             log-variance in the second half of the output channels (learned), or an interpolation
             between the two in log space (learned_range, Nichol & Dhariwal 2021, Eq. 15), or the
-            optimum for the network's measured errors (analytic, Bao et al. 2022).
+            optimum for the network's measured errors (analytic, Bao et al. 2022), or that in other
+            coordinates than pixels (spectral).
         clip_sample: clip the predicted x_0 to [-1, 1] before the posterior mean is formed.
-        xstart_mse: for analytic only: a function of timesteps of the *whole* chain, [k], that
-            gives the mean squared error of the predicted x_0 there, [k] or one for every pixel
-            and channel, [k, c, h, w]; as it was measured. It is asked for
+        xstart_mse: for analytic and spectral only: a function of timesteps of the *whole* chain,
+            [k], that gives the mean squared error of the predicted x_0 there, [k] or one for every
+            pixel and channel, [k, c, h, w]; as it was measured. It is asked for
             `schedule.timesteps`, so it serves every respaced chain too.
+        spectral_mse: for spectral only: the same for every coordinate of the rotation.
+        rotation: for spectral only: the coordinates in which the variances of the reverse step are
+            those of independent numbers; None for the pixels. The last step, to the image itself
+            (t = 0), is in pixels always, since the discrete decoder (Eq. 13) is.
         correct_xstart: what is made of every predicted x_0 before the reverse step is formed; see
             `ddpm.likelihood.calibration`. It is given what the chain would use without it, clipped
             if the model clips, and what it gives back is clipped again.
@@ -80,6 +91,8 @@ class GaussianDiffusion(ForwardProcess):
     xstart_mse: ErrorCurve | None = None
     correct_xstart: Correction | None = None
     whole: GaussianDiffusion | None = None
+    spectral_mse: ErrorCurve | None = None
+    rotation: Rotation | None = None
 
     def __post_init__(self) -> None:
         for value, options, what in (
@@ -91,6 +104,17 @@ class GaussianDiffusion(ForwardProcess):
         check(
             self.variance_type != "analytic" or self.xstart_mse is not None,
             "variance_type 'analytic' needs the network's measured denoising error, xstart_mse",
+        )
+        spectral = self.xstart_mse, self.spectral_mse, self.rotation
+        check(
+            self.variance_type != "spectral" or None not in spectral,
+            "variance_type 'spectral' needs the network's denoising error as it was measured in "
+            "pixels and in colour and frequency: xstart_mse, spectral_mse and rotation",
+        )
+        check(
+            self.variance_type == "spectral" or spectral[1:] == (None, None),
+            "a rotation and its spectral_mse belong to variance_type 'spectral', not to "
+            f"'{self.variance_type}'",
         )
         check(
             bool(self.schedule.alphas_cumprod[-1] > NO_SIGNAL)
@@ -117,15 +141,26 @@ class GaussianDiffusion(ForwardProcess):
         return replace(self, schedule=self.schedule.respace(timesteps), whole=whole)
 
     def with_variance(
-        self, variance_type: VarianceType, xstart_mse: ErrorCurve | None = None
+        self,
+        variance_type: VarianceType,
+        xstart_mse: ErrorCurve | None = None,
+        spectral_mse: ErrorCurve | None = None,
+        rotation: Rotation | None = None,
     ) -> GaussianDiffusion:
         """The same model with another reverse variance; no retraining for the fixed ones.
 
         Args:
             variance_type: which.
-            xstart_mse: for analytic only; see the class.
+            xstart_mse: for analytic and spectral only; see the class.
+            spectral_mse, rotation: for spectral only.
         """
-        return replace(self, variance_type=variance_type, xstart_mse=xstart_mse)
+        return replace(
+            self,
+            variance_type=variance_type,
+            xstart_mse=xstart_mse,
+            spectral_mse=spectral_mse,
+            rotation=rotation,
+        )
 
     def with_correction(self, correct_xstart: Correction) -> GaussianDiffusion:
         """The same model with its predicted x_0 corrected; see the class."""
@@ -217,7 +252,7 @@ class GaussianDiffusion(ForwardProcess):
         return output.to(x_t.dtype)
 
     def log_variance(self, variance_output: Tensor | None, x_t: Tensor, t: Times) -> Tensor:
-        """log of the reverse variance, shaped like x_t.
+        """log of the reverse variance, shaped like x_t; in the coordinates of `rotation`.
 
         Args:
             variance_output: second half of the output channels, None for the fixed variances.
@@ -231,7 +266,7 @@ class GaussianDiffusion(ForwardProcess):
             value = self.coefficient("posterior_log_variance_clipped", t, x_t)
         elif self.variance_type == "fixed_large":
             value = self.coefficient("fixed_large_variance", t, x_t).log()
-        elif self.variance_type == "analytic":
+        elif self.variance_type in ("analytic", "spectral"):
             value = self.analytic_variance(t, x_t).log()
         elif variance_output is None:
             raise DdpmError("a learned variance needs the second half of the network's output")
@@ -246,19 +281,53 @@ class GaussianDiffusion(ForwardProcess):
     def analytic_variance(self, t: Times, x_t: Tensor) -> Tensor:
         """sigma^2 = beta~ + coef1^2 E|x_0 - x^_0|^2, the best there is (Bao et al. 2022, Thm. 1).
 
-        At the last step, where beta~ is 0 and coef1 is 1, this is the error itself.
+        At the last step, where beta~ is 0 and coef1 is 1, this is the error itself. With a
+        rotation it is that in each of its coordinates, but for the last step, which is in pixels.
         """
         key = ("xstart_mse", t.device, x_t.dtype)
         if key not in self._cache:
-            assert self.xstart_mse is not None
-            # One timestep at a time: a float64 table of a large image would take gigabytes.
-            rows = (self.xstart_mse(step[None])[0] for step in self.schedule.timesteps)
-            table = torch.stack([torch.as_tensor(row).to(x_t.dtype) for row in rows])
-            self._cache[key] = table.to(t.device)
+            rows = [torch.as_tensor(self._mse(i)).to(x_t.dtype) for i in range(self.num_timesteps)]
+            self._cache[key] = torch.stack(rows).to(t.device)
+        if self.rotation is not None:
+            self.rotation.check(x_t)
         mse = self._cache[key][t]
         mse = mse.reshape(*mse.shape, *[1] * (x_t.ndim - mse.ndim))
         coef1 = self.coefficient("posterior_mean_coef1", t, x_t)
         return self.coefficient("posterior_variance", t, x_t) + coef1**2 * mse
+
+    def _mse(self, index: int) -> NDArray[np.float64]:
+        """The error of the predicted x_0 at a time index, in the coordinates of its step.
+
+        One timestep at a time: a float64 table of a large image would take gigabytes.
+        """
+        step = self.schedule.timesteps[[index]]
+        assert self.xstart_mse is not None
+        if self.rotation is None:
+            return self.xstart_mse(step)[0]
+        assert self.spectral_mse is not None
+        found = (self.spectral_mse if index else self.xstart_mse)(step)[0]
+        return np.array(np.broadcast_to(found, self.rotation.shape))
+
+    def rotate(self, x: Images) -> Images:
+        """Images in the coordinates of `rotation`, where the reverse step is of independent
+        numbers: U^T x; the images themselves without one."""
+        return x if self.rotation is None else self.rotation.rotate(x)
+
+    def unrotate(self, y: Images) -> Images:
+        """The images of such coordinates: U y."""
+        return y if self.rotation is None else self.rotation.unrotate(y)
+
+    def p_sample(self, p: PMeanVariance, noise: Images) -> Images:
+        """A draw of x_{t-1} from a reverse step that does not end at the image, t > 0.
+
+        Args:
+            p: the step.
+            noise: z, standard normal, [b, ...].
+
+        Returns:
+            mean + U sqrt(variance) U^T z, [b, ...]; with U = I without a rotation.
+        """
+        return p.mean + self.unrotate((0.5 * p.log_variance).exp() * self.rotate(noise))
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
         """The network's output as (prediction, variance output or None)."""

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ddpm.diffusion.rotation import CosineTransform
 from ddpm.errors import check
 
 Array = NDArray[np.float64]
@@ -52,11 +53,13 @@ class Calibration:
     share: Float[np.ndarray, " m"]
     level: Float[np.ndarray, " m"]
     decoder_bpd: Float[np.ndarray, " m"]
+    _dct: CosineTransform = field(init=False, repr=False)
     _cache: dict[torch.device, tuple[Tensor, ...]] = field(
         default_factory=dict, init=False, repr=False
     )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_dct", CosineTransform(*self.mean.shape[1:]))
         bands = int(frequency_bands(*self.mean.shape[1:]).max()) + 1
         rows = (self.share, self.level, self.decoder_bpd)
         check(
@@ -75,18 +78,16 @@ class Calibration:
         self, pred_xstart: Float[Tensor, "b c h w"], timesteps: Int[Tensor, " b"]
     ) -> Float[Tensor, "b c h w"]:
         """The corrected x_0; what a slope of 1 leaves alone comes back as it was."""
-        mean, gains, rows, columns = self._on(pred_xstart.device)
-        spectrum = rows @ (pred_xstart - mean) @ columns.mT
-        change = rows.mT @ (gains[timesteps] * spectrum) @ columns
-        return pred_xstart + change
+        mean, gains = self._on(pred_xstart.device)
+        spectrum = self._dct(pred_xstart - mean)
+        return pred_xstart + self._dct.inverse(gains[timesteps] * spectrum)
 
     def _on(self, device: torch.device) -> tuple[Tensor, ...]:
-        """The mean, slopes - 1 of every timestep and frequency, and the two cosine transforms."""
+        """The mean, and slopes - 1 of every timestep and frequency."""
         if device not in self._cache:
-            height, width = self.mean.shape[1:]
             gains = self.slopes_at(np.arange(self.timesteps[-1] + 1)) - 1
-            gains = gains[:, None, frequency_bands(height, width)]
-            parts = (self.mean, gains, cosines(height), cosines(width))
+            gains = gains[:, None, frequency_bands(*self.mean.shape[1:])]
+            parts = (self.mean, gains)
             self._cache[device] = tuple(torch.from_numpy(part).float().to(device) for part in parts)
         return self._cache[device]
 
@@ -143,13 +144,6 @@ def frequency_bands(height: int, width: int) -> Int[np.ndarray, "h w"]:
     return np.where(radius == 0, 0, 1 + np.ceil(np.log2(radius.clip(1) / FIRST)).clip(0)).astype(
         int
     )
-
-
-def cosines(n: int) -> Array:
-    """[n, n], the orthonormal DCT-II: row k is the cosine of k half-periods."""
-    rows = np.cos(np.pi * np.arange(n)[:, None] * (np.arange(n) + 0.5) / n) * np.sqrt(2 / n)
-    rows[0] /= np.sqrt(2)
-    return rows
 
 
 def between(own: NDArray, spread: NDArray, share: float) -> Array:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ddpm.data.images import ImageFormat
-from ddpm.likelihood.calibration import Calibration, between, cosines, frequency_bands
+from ddpm.diffusion.rotation import CosineTransform
+from ddpm.likelihood.calibration import Calibration, between, frequency_bands
 from ddpm.likelihood.prediction_error import decoder_bits, squared_error
 from ddpm.runtime import parallel
 
@@ -41,17 +42,15 @@ class CalibrationFit:
         sums = [image_format.to_unit(images[part]).double().sum(dim=0) for part in self.parts]
         self.mean = (torch.stack(sums).sum(dim=0) / len(images)).float()
         self.spread = squared_error(self.mean[None], images, image_format).astype(np.float32)
-        self.rows, self.columns = (
-            torch.from_numpy(cosines(side)).float().to(device) for side in (height, width)
-        )
+        self.dct = CosineTransform(height, width)
         self.bands = torch.from_numpy(frequency_bands(height, width)).to(device)
         self.slopes = torch.zeros(len(times), int(self.bands.max()) + 1)
         self.numbers = torch.zeros(3, len(times))  # share, level, decoder_bpd
 
     def add(
         self, i: int, pred_xstart: Float[Tensor, "n c h w"], own: Array, decoder_bpd: float
-    ) -> None:
-        """Fit timestep i.
+    ) -> bool:
+        """Fit timestep i; whether its correction makes the error fall, and so is used.
 
         Args:
             i: its row.
@@ -62,13 +61,15 @@ class CalibrationFit:
         slopes = self.fitted(pred_xstart).astype(np.float32)
         self._correct(pred_xstart, torch.from_numpy(slopes))
         corrected = squared_error(pred_xstart, self.images, self.format)
-        if corrected.mean() < own.mean():
+        mends = bool(corrected.mean() < own.mean())
+        if mends:
             share, level = share_and_level(own, corrected, self.spread)
             decoder_bpd = decoder_bits(pred_xstart, corrected, self.images, self.format)
         else:
             slopes, share, level = np.ones_like(slopes), 0.0, 1.0
         self.slopes[i] = torch.from_numpy(slopes)
         self.numbers[:, i] = torch.tensor([share, level, decoder_bpd])
+        return mends
 
     def collected(self) -> Calibration:
         """What all processes have fitted."""
@@ -89,14 +90,11 @@ class CalibrationFit:
         products, squares = [], []
         for part in self.parts:
             apart = self.format.to_unit(self.images[part]) - self.mean
-            x = self._spectrum(apart * (n / (n - 1)))
-            z = self._spectrum(pred_xstart[part] - self.mean + apart / (n - 1))
+            x = self.dct(apart * (n / (n - 1)))
+            z = self.dct(pred_xstart[part] - self.mean + apart / (n - 1))
             products.append((x * z).sum(dim=1).flatten(1).double() @ members)
             squares.append((z * z).sum(dim=1).flatten(1).double() @ members)
         return shrunk_slopes(torch.cat(products).cpu().numpy(), torch.cat(squares).cpu().numpy())
-
-    def _spectrum(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return self.rows @ x @ self.columns.mT
 
     def _correct(
         self, pred_xstart: Float[Tensor, "n c h w"], slopes: Float[Tensor, " bands"]
@@ -104,8 +102,8 @@ class CalibrationFit:
         """What the chain would make of the predictions, in place."""
         gains = slopes.to(self.bands.device)[self.bands] - 1
         for part in self.parts:
-            change = gains * self._spectrum(pred_xstart[part] - self.mean)
-            corrected = pred_xstart[part] + self.rows.mT @ change @ self.columns
+            change = gains * self.dct(pred_xstart[part] - self.mean)
+            corrected = pred_xstart[part] + self.dct.inverse(change)
             pred_xstart[part] = corrected.clamp(-1, 1) if self.clip else corrected
 
 

@@ -20,7 +20,8 @@ from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.errors import DdpmError, check, whole_number
 from ddpm.likelihood.calibration import Calibration
 from ddpm.likelihood.calibration_fit import CalibrationFit
-from ddpm.likelihood.prediction_error import decoder_bits, squared_error
+from ddpm.likelihood.prediction_error import decoder_bits, interpolated, squared_error
+from ddpm.likelihood.spectral_error import SpectralError, SpectralFit
 from ddpm.runtime import parallel
 from ddpm.runtime.progress import Counter, Progress
 from ddpm.runtime.randomness import Randomness
@@ -50,6 +51,7 @@ class DenoisingError:
             the x_0 predicted at t with that variance: what it costs to end the chain at t.
         images: how many images it was measured on.
         calibration: what a linear fit mends of it; None if it was measured before there was one.
+        spectral: the error in colour and frequency instead of pixels; None likewise.
 
     Raises:
         DdpmError: arrays that do not fit together.
@@ -60,6 +62,7 @@ class DenoisingError:
     decoder_bpd: Float[np.ndarray, " m"]
     images: int
     calibration: Calibration | None = None
+    spectral: SpectralError | None = None
 
     def __post_init__(self) -> None:
         check(
@@ -68,18 +71,15 @@ class DenoisingError:
             and bool((self.xstart_mse > 0).all() and np.isfinite(self.xstart_mse).all()),
             "a denoising error needs one positive entry for each of its rising timesteps",
         )
+        check(
+            self.spectral is None
+            or self.spectral.xstart_mse.shape[1:] == self.xstart_mse.shape[1:],
+            "a denoising error in pixels and one in colour and frequency must be of equal images",
+        )
 
     def at(self, timesteps: Int[np.ndarray, " k"]) -> Array:
         """[k, c, h, w], `xstart_mse` at any timesteps: its logarithm, interpolated, in float64."""
-        right = np.searchsorted(self.timesteps, timesteps).clip(1, max(len(self.timesteps) - 1, 1))
-        if len(self.timesteps) == 1:
-            return np.repeat(self.xstart_mse.astype(np.float64), len(timesteps), axis=0)
-        low, high = self.timesteps[right - 1], self.timesteps[right]
-        weight = ((timesteps - low) / (high - low)).clip(0, 1)
-        weight = weight.reshape(-1, *[1] * (self.xstart_mse.ndim - 1))
-        before = np.log(self.xstart_mse[right - 1].astype(np.float64))
-        after = np.log(self.xstart_mse[right].astype(np.float64))
-        return np.exp(before + weight * (after - before))
+        return interpolated(timesteps, self.timesteps, self.xstart_mse)
 
     def decoder_at(self, timesteps: Int[np.ndarray, " k"]) -> Array:
         """[k], `decoder_bpd` at any timesteps, interpolated."""
@@ -98,12 +98,15 @@ class DenoisingError:
         decoder = np.interp(times, calibration.timesteps, calibration.decoder_bpd)
         rows = zip(times, self.xstart_mse, strict=True)  # a float64 table could take gigabytes
         error = np.stack([calibration.error_at(int(t), own).astype(np.float32) for t, own in rows])
-        return replace(self, xstart_mse=error, decoder_bpd=decoder, calibration=None)
+        spectral = None if self.spectral is None else self.spectral.calibrated
+        plain = replace(self, calibration=None, spectral=spectral)
+        return replace(plain, xstart_mse=error, decoder_bpd=decoder)
 
     def tensors(self) -> dict[str, Tensor]:
-        """As a checkpoint stores it: float32, a few megabytes for 32x32 pixels."""
+        """As a checkpoint stores it: float32, some 3 MB for colour images of 32x32 pixels."""
         return {
             **({} if self.calibration is None else self.calibration.tensors()),
+            **({} if self.spectral is None else self.spectral.tensors()),
             f"{PREFIX}timesteps": torch.from_numpy(self.timesteps.astype(np.int64)),
             f"{PREFIX}xstart_mse": torch.from_numpy(self.xstart_mse.astype(np.float32)),
             f"{PREFIX}decoder_bpd": torch.from_numpy(self.decoder_bpd.astype(np.float64)),
@@ -126,6 +129,7 @@ class DenoisingError:
             tensors[f"{PREFIX}decoder_bpd"].double().numpy(),
             int(tensors[f"{PREFIX}images"]),
             Calibration.from_tensors(tensors),
+            SpectralError.from_tensors(tensors),
         )
 
 
@@ -165,7 +169,8 @@ def measure_denoising_error(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> DenoisingError:
-    """Measure the error of a network (on the whole chain, not a respaced one), and its calibration.
+    """Measure the error of a network (on the whole chain, not a respaced one), in pixels and in
+    colour and frequency, and its calibration.
 
     Args:
         diffusion: all T steps.
@@ -184,13 +189,13 @@ def measure_denoising_error(
     batch_size = image_format.batch(MEASURED) if batch_size is None else batch_size
     check(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
     image_format.check(images)
-    randomness = Randomness(0, "errors")  # the word decides the numbers
     times = measured_timesteps(diffusion.num_timesteps, timesteps)
     n, shape, device = len(images), image_format.shape, images.device
     counter = Counter(progress, n * len(times), "denoising error")
     mse = torch.zeros(len(times), *shape)
     decoder = torch.zeros(len(times), dtype=torch.float64)
     fit = CalibrationFit(times, images, image_format, diffusion.clip_sample)
+    spectral = SpectralFit(times, images, image_format)
     with torch.inference_mode():
         pred_xstart = torch.empty(n, *shape, device=device)
         for i, timestep in enumerate(times):
@@ -198,14 +203,26 @@ def measure_denoising_error(
                 counter.advance(n)
                 continue
             for index in torch.arange(n, device=device).split(batch_size):
-                t = torch.full((len(index),), int(timestep), device=device)
-                noise = randomness.normal(index, shape, int(timestep))
-                x_t = diffusion.q_sample(image_format.to_unit(images[index]), t, noise)
-                pred_xstart[index] = diffusion.p_mean_variance(denoiser, x_t, t).pred_xstart
+                x_start = image_format.to_unit(images[index])
+                pred_xstart[index] = _predicted(diffusion, denoiser, x_start, index, int(timestep))
                 counter.advance(len(index))
             own = squared_error(pred_xstart, images, image_format)
             decoder[i] = decoder_bits(pred_xstart, own, images, image_format)
             mse[i] = torch.from_numpy(own)
-            fit.add(i, pred_xstart, own, float(decoder[i]))
-    parallel.all_reduce_sum(mse, decoder)
-    return DenoisingError(times, mse.numpy(), decoder.numpy(), n, fit.collected())
+            before = spectral.squared(pred_xstart)
+            mends = fit.add(i, pred_xstart, own, float(decoder[i]))
+            spectral.add(i, before, spectral.squared(pred_xstart) if mends else before)
+    parallel.all_reduce_sum(mse, decoder, spectral.mse, spectral.kept)
+    measured = DenoisingError(times, mse.numpy(), decoder.numpy(), n, fit.collected())
+    return replace(measured, spectral=spectral.collected())
+
+
+def _predicted(
+    diffusion: GaussianDiffusion, denoiser: Denoiser, x_start: Tensor, index: Tensor, timestep: int
+) -> Tensor:
+    """What the network makes of the images `index` at a timestep; the noise depends on the two."""
+    t = torch.full((len(index),), timestep, device=x_start.device)
+    randomness = Randomness(0, "errors")  # the word decides the numbers
+    noise = randomness.normal(index, tuple(x_start.shape[1:]), timestep)
+    x_t = diffusion.q_sample(x_start, t, noise)
+    return diffusion.p_mean_variance(denoiser, x_t, t).pred_xstart

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from ddpm.diffusion.gaussian import GaussianDiffusion, VarianceType
 from ddpm.errors import DdpmError, check, whole_number
 from ddpm.likelihood.denoising_error import UNCALIBRATED, DenoisingError
+from ddpm.likelihood.spectral_error import UNROTATED
 from ddpm.likelihood.trajectory import (
     Timesteps,
     even_timesteps,
@@ -36,8 +37,9 @@ class Plan:
     """Which timesteps: even, quadratic, optimal (of least bits), smooth (of least error without
     noise), or the timesteps themselves; the best known for that many steps by default."""
     variance: VarianceType | None = None
-    """fixed_small, fixed_large or analytic; by default the model's own for all steps, and the best
-    known for fewer."""
+    """fixed_small, fixed_large, analytic (the best for each pixel, by the measured errors) or
+    spectral (for each principal colour and frequency); by default the model's own for all steps,
+    and the best known for fewer."""
     calibrated: bool | None = None
     """Correct every predicted x_0 by what `ddpm measure` found of its errors (--calibrated,
     --no-calibrated); by default with samplers that add no noise, if it was measured."""
@@ -115,9 +117,9 @@ class Plan:
 
     def needs_denoising_error(self, diffusion: GaussianDiffusion) -> bool:
         """Whether the model's denoising error must have been measured."""
-        analytic = self.variance == "analytic" != diffusion.variance_type
+        named = self.variance in ("analytic", "spectral")
         chosen = self.trajectory in ("optimal", "smooth") and self.steps is not None
-        return analytic or chosen
+        return (named and self.variance != diffusion.variance_type) or chosen
 
     def chain(
         self, diffusion: GaussianDiffusion, error: DenoisingError | None
@@ -130,13 +132,13 @@ class Plan:
                 calibrated chain variance and optimal trajectory are those of the calibrated x_0.
 
         Raises:
-            DdpmError: steps out of range, a variance that was not learned, no error, or no
-                calibration.
+            DdpmError: steps out of range, a variance that was not learned, no error, none in colour
+                and frequency, or no calibration.
         """
         check(
             error is not None or not self.needs_denoising_error(diffusion),
-            "an optimal or smooth trajectory and an analytic variance need the model's denoising "
-            "error, which has not been measured; measure it on training images",
+            "an optimal or smooth trajectory and an analytic or spectral variance need the model's "
+            "denoising error, which has not been measured; measure it on training images",
         )
         plan = self.resolved(diffusion, error is not None)
         if self.calibrated:
@@ -151,7 +153,7 @@ class Plan:
                 f"this model was trained with variance_type '{diffusion.variance_type}' and cannot "
                 f"use '{plan.variance}'",
             )
-            chain = diffusion.with_variance(plan.variance, error.at if error else None)
+            chain = with_measured_variance(diffusion, plan.variance, error)
         timesteps = plan.timesteps(diffusion, error)
         return chain if timesteps is None else chain.respace(timesteps)
 
@@ -176,4 +178,20 @@ class Plan:
         assert error is not None
         if self.trajectory == "smooth":
             return smooth_timesteps(diffusion.schedule, error, self.steps)
-        return optimal_timesteps(diffusion.schedule, error, self.steps)
+        spectral = self.variance == "spectral"
+        return optimal_timesteps(diffusion.schedule, error, self.steps, spectral)
+
+
+def with_measured_variance(
+    diffusion: GaussianDiffusion, variance: VarianceType, error: DenoisingError | None
+) -> GaussianDiffusion:
+    """The same chain with a variance that is fixed, or follows from the measured error.
+
+    Raises:
+        DdpmError: the error in colour and frequency was not measured.
+    """
+    if variance != "spectral" or error is None:
+        return diffusion.with_variance(variance, error.at if error else None)
+    if error.spectral is None:
+        raise DdpmError(UNROTATED)
+    return diffusion.with_variance(variance, error.at, error.spectral.at, error.spectral.rotation)

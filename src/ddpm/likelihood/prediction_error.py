@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -65,3 +65,26 @@ def decoder_bits(
         )
         nats -= len(part) / n * float(likelihood.mean())
     return nats / np.log(2)
+
+
+def interpolated(
+    timesteps: Int[np.ndarray, " k"],
+    known: Int[np.ndarray, " m"],
+    table: Float[np.ndarray, "m ..."],
+) -> Array:
+    """[k, ...], a table of positive numbers at any timesteps: its logarithm, interpolated, float64.
+
+    Args:
+        timesteps: any; those beyond the first and the last known have its numbers.
+        known: timesteps of the table, rising.
+        table: a row for each of them.
+    """
+    if len(known) == 1:
+        return np.repeat(table.astype(np.float64), len(timesteps), axis=0)
+    right = np.searchsorted(known, timesteps).clip(1, len(known) - 1)
+    low, high = known[right - 1], known[right]
+    weight = ((timesteps - low) / (high - low)).clip(0, 1)
+    weight = weight.reshape(-1, *[1] * (table.ndim - 1))
+    before = np.log(table[right - 1].astype(np.float64))
+    after = np.log(table[right].astype(np.float64))
+    return np.exp(before + weight * (after - before))

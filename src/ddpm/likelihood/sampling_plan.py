@@ -8,7 +8,7 @@ from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.errors import check
 from ddpm.likelihood.denoising_error import UNCALIBRATED, DenoisingError
 from ddpm.likelihood.plan import Plan, Use
-from ddpm.sampling import Sampler, get_sampler, is_deterministic, uses_variance
+from ddpm.sampling import Sampler, get_sampler, is_deterministic, knows_rotation, uses_variance
 
 
 def sampler_and_plan(
@@ -37,10 +37,16 @@ def sampler_and_plan(
         f"{plan!r} is no plan; give a ddpm.Plan, such as ddpm.Plan(steps=50)",
     )
     draw, plan = get_sampler(sampler, eta), plan or Plan(steps)
-    name = sampler if isinstance(sampler, str) else type(sampler).__name__
+    named = getattr(sampler, "__name__", type(sampler).__name__)
+    name = sampler if isinstance(sampler, str) else named
     check(
         plan.variance is None or uses_variance(draw),
         f"{name} adds no noise of the reverse step, so --variance has no effect; leave it out",
+    )
+    check(
+        plan.variance != "spectral" or knows_rotation(draw),
+        f"{name} takes the variance to be that of pixels, and 'spectral' is in other coordinates; "
+        "draw with diffusion.p_sample and set knows_rotation on the sampler, or choose 'analytic'",
     )
     known = error is not None and error.calibration is not None
     check(known or not plan.calibrated, UNCALIBRATED)

@@ -2,7 +2,8 @@
 
 With the analytic variance a step t -> s costs d/2 log2(1 + c^2 mse(t) / lambda^2) bits, and
 costs add up along a trajectory, so the best one of K steps is a shortest path (Watson et al. 2021,
-with the prices of Bao et al. 2022). Samplers without noise have another price, how far a step takes
+with the prices of Bao et al. 2022). With the spectral variance the errors of coordinates take the
+place of those of pixels. Samplers without noise have another price, how far a step takes
 the image from where the ODE leads (`ddpm.likelihood.ode_error`), and another shortest path.
 """
 
@@ -14,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.errors import check
+from ddpm.errors import DdpmError, check
 from ddpm.likelihood.denoising_error import DenoisingError
 from ddpm.likelihood.ode_error import ode_costs
+from ddpm.likelihood.spectral_error import UNROTATED, SpectralError
 
 Array = NDArray[np.float64]
 Timesteps = NDArray[np.int64]
@@ -33,35 +35,69 @@ def step_bits(gain: Array | float, mse: Array) -> Array:
     return 0.5 * np.log2(1 + gain * mse)
 
 
-def step_costs(schedule: NoiseSchedule, error: DenoisingError) -> Array:
+def step_costs(schedule: NoiseSchedule, error: DenoisingError | SpectralError) -> Array:
     """[T, T]: expected bits/dim of the step from t (row) to s < t (column); inf elsewhere.
 
-    Of many pixels those with similar errors are priced together, at their mean error.
+    Of many pixels, or coordinates, those with similar errors are priced together, at their mean.
 
     Args:
         schedule: the whole chain.
-        error: of the network, at each of its timesteps.
+        error: of the network, at each of its timesteps; in pixels, or in colour and frequency.
     """
     total, snr = schedule.num_timesteps, schedule.snr
+    grouped = of_equal_size if isinstance(error, DenoisingError) else of_equal_ratio
     costs = np.full((total, total), np.inf)
     for t in range(1, total):
-        ordered = np.sort(error.at(np.array([t])).reshape(-1))
-        groups = np.array_split(ordered, min(GROUPS, ordered.size))
+        groups = grouped(np.sort(error.at(np.array([t])).reshape(-1)))
         mse = np.array([group.mean() for group in groups])
-        weights = np.array([group.size for group in groups]) / ordered.size
+        sizes = np.array([group.size for group in groups])
+        weights = sizes / sizes.sum()
         costs[t, :t] = step_bits((snr[:t] - snr[t])[:, None], mse[None]) @ weights
     return costs
 
 
-def optimal_timesteps(schedule: NoiseSchedule, error: DenoisingError, k: int) -> Timesteps:
+def of_equal_size(ordered: Array) -> list[Array]:
+    """Rising errors in groups of equal size."""
+    return np.array_split(ordered, min(GROUPS, ordered.size))
+
+
+def of_equal_ratio(ordered: Array) -> list[Array]:
+    """Rising errors in groups of equal ratio: those of frequencies span several powers of ten."""
+    edges = np.geomspace(ordered[0], ordered[-1], GROUPS + 1)[1:-1]
+    groups = np.split(ordered, np.searchsorted(ordered, edges))
+    return [group for group in groups if group.size]
+
+
+def optimal_timesteps(
+    schedule: NoiseSchedule, error: DenoisingError, k: int, spectral: bool = False
+) -> Timesteps:
     """The k timesteps of the cheapest trajectory: from T-1 down, then the exact pixels.
 
+    Args:
+        schedule: the whole chain.
+        error: of the network.
+        k: how many.
+        spectral: price the steps with the spectral variance instead of the analytic one.
+
     Raises:
-        DdpmError: k out of range.
+        DdpmError: k out of range, or the spectral error was not measured.
     """
     check_count(k, schedule.num_timesteps)
     ends = error.decoder_at(np.arange(schedule.num_timesteps))
-    return cheapest(step_costs(schedule, error), ends, k)
+    return cheapest(step_costs(schedule, in_coordinates(error, spectral)), ends, k)
+
+
+def in_coordinates(error: DenoisingError, spectral: bool) -> DenoisingError | SpectralError:
+    """The error that prices a step: in pixels, or in colour and frequency.
+
+    Raises:
+        DdpmError: the latter was not measured.
+    """
+    if not spectral:
+        return error
+    if error.spectral is None:
+        raise DdpmError(UNROTATED)
+    return error.spectral
 
 
 def smooth_timesteps(schedule: NoiseSchedule, error: DenoisingError, k: int) -> Timesteps:
@@ -98,11 +134,24 @@ def cheapest(costs: Array, ends: Array, k: int) -> Timesteps:
     return np.array(steps[::-1])
 
 
-def predicted_bpd(schedule: NoiseSchedule, error: DenoisingError, timesteps: Timesteps) -> float:
-    """What a trajectory should cost by the measured error, without the prior, in bits/dim."""
+def predicted_bpd(
+    schedule: NoiseSchedule, error: DenoisingError, timesteps: Timesteps, spectral: bool = False
+) -> float:
+    """What a trajectory should cost by the measured error, without the prior, in bits/dim.
+
+    Args:
+        schedule: the whole chain.
+        error: of the network.
+        timesteps: of the trajectory, rising.
+        spectral: with the spectral variance instead of the analytic one.
+
+    Raises:
+        DdpmError: the spectral error was not measured.
+    """
     snr, total = schedule.snr, float(error.decoder_at(timesteps[:1])[0])
+    table = in_coordinates(error, spectral)
     for s, t in itertools.pairwise(timesteps):
-        total += float(step_bits(snr[s] - snr[t], error.at(np.array([t]))).mean())
+        total += float(step_bits(snr[s] - snr[t], table.at(np.array([t]))).mean())
     return total
 
 

@@ -43,6 +43,11 @@ def uses_variance(sampler: Sampler) -> bool:
     return not isinstance(sampler, Ddim | DpmSolver | Heun | Langevin | UniPc)
 
 
+def knows_rotation(sampler: Sampler) -> bool:
+    """Whether it may be given a variance in other coordinates than pixels."""
+    return bool(getattr(sampler, "knows_rotation", False))
+
+
 def is_deterministic(sampler: Sampler) -> bool:
     """Whether the image is a function of the noise that the chain begins with; of a sampler that is
     not ours this is not known, and False."""
@@ -69,6 +74,7 @@ __all__ = [
     "UniPc",
     "get_sampler",
     "is_deterministic",
+    "knows_rotation",
     "network_calls",
     "uses_variance",
 ]

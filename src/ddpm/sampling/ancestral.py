@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,7 +15,13 @@ from ddpm.sampling.base import Callback, NoiseSource, predict, reverse_indices
 @register("sampler", "ancestral")
 @dataclass(frozen=True)
 class Ancestral:
-    """Draw x_{t-1} ~ N(mu_theta(x_t, t), sigma_t^2 I) down to t = 0, where no noise is added."""
+    """Draw x_{t-1} ~ N(mu_theta(x_t, t), sigma_t^2 I) down to t = 0, where no noise is added.
+
+    The variance may be another in each pixel (analytic), or in each coordinate of a rotation
+    (spectral).
+    """
+
+    knows_rotation: ClassVar[bool] = True
 
     def __call__(
         self,
@@ -29,7 +36,5 @@ class Ancestral:
         """See `ddpm.Sampler`."""
         for index in reverse_indices(diffusion, start):
             p, _ = predict(diffusion, denoiser, x, index, callback)
-            x = p.mean
-            if index > 0:
-                x = x + (0.5 * p.log_variance).exp() * noise(index)
+            x = diffusion.p_sample(p, noise(index)) if index > 0 else p.mean
         return x

@@ -43,7 +43,9 @@ class Sampler(Protocol):
     """Any function of this signature; what is special about one is set when it is made.
 
     A sampler that calls the network more than once a step may say so in an attribute
-    `calls_per_step`, for progress bars.
+    `calls_per_step`, for progress bars. One that draws x_{t-1} by `diffusion.p_sample`, and so in
+    whatever coordinates the variance is in, says so in an attribute `knows_rotation`; others are
+    not given the variance 'spectral'.
     """
 
     def __call__(

@@ -112,7 +112,7 @@ def _down(
     p, _ = predict(diffusion, denoiser, x, level - 1, None)
     if level == 1:
         return p.mean
-    return p.mean + (0.5 * p.log_variance).exp() * fresh()
+    return diffusion.p_sample(p, fresh())
 
 
 def _known_at(

@@ -139,9 +139,11 @@ class Cost:
 
     @property
     def measured(self) -> int:
-        """Bytes that the last checkpoint has more: the denoising error."""
+        """Bytes that the last checkpoint has more: the denoising error, in pixels and in
+        frequencies."""
         times = measured_timesteps(self.config.diffusion.build().num_timesteps)
-        return FLOAT * len(times) * self.format.channels * self.format.height * self.format.width
+        numbers = self.format.channels * self.format.height * self.format.width
+        return 2 * FLOAT * len(times) * numbers
 
     @property
     def micro_batch(self) -> int:
