@@ -204,7 +204,8 @@ def test_the_denoising_error_is_small_beside_the_weights_of_a_large_model():
     assert 120 < rows < 140
     stored = sum(t.nbytes for t in measured_model().denoising_error.tensors().values())
     calibration = 2 * 64 * 4 + 20 * (5 + 3 + 2) * 4
-    assert stored < 20 * (64 * 4 + 8 + 8) + calibration + 100
+    spectral = 20 * (64 * 4 + 8 + 5 * 4)
+    assert stored < 20 * (64 * 4 + 8 + 8) + calibration + spectral + 100
 
 
 def test_the_betas_in_the_file_are_those_that_are_used(tmp_path):

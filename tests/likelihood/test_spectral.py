@@ -141,22 +141,23 @@ def test_the_calibrated_error_is_that_of_the_corrected_prediction():
     chain = diffusion()
     best = wiener(chain)
     bands = torch.from_numpy(frequency_bands(6, 8))
-    factors = torch.tensor([2.0, 1.5, 0.6, 1.0, 3.0])[: int(bands.max()) + 1][bands]
+    factors = torch.tensor([2.0, 1.5, 0.6, 1.0, 3.0])[bands]
 
     def spoilt(x, t):
         return PLACES.unrotate(factors * PLACES.rotate(best(x, t)))
 
-    error = measure_denoising_error(chain, spoilt, pictures(600, 0), FORMAT, timesteps=8)
+    error = measure_denoising_error(chain, spoilt, pictures(600, 0), FORMAT)
     corrected = chain.with_correction(error.calibration)
-    found = measure_denoising_error(corrected, spoilt, pictures(600, 7), FORMAT, timesteps=8)
+    found = measure_denoising_error(corrected, spoilt, pictures(600, 7), FORMAT)
     promised, there = error.calibrated.spectral, found.spectral
     assert np.abs(error.spectral.xstart_mse / promised.xstart_mse).max() > 1.5
     for ours, theirs in zip(promised.xstart_mse, there.xstart_mse, strict=True):
         own, measured = (
-            np.array([[c[bands == band].sum() for band in range(4)] for c in table])
+            np.array([[c[bands == band].sum() for band in range(5)] for c in table])
             for table in (ours, theirs)
         )
-        assert own == pytest.approx(measured, rel=0.25)
+        # A band of one coordinate, over twice 600 pictures: 5 times sqrt(2 / 600 + 2 / 600).
+        assert own == pytest.approx(measured, rel=0.4)
         assert own.sum() == pytest.approx(measured.sum(), rel=0.05)
     assert (promised.kept == 1).all()
     plan = Plan(6, "optimal", "spectral", calibrated=True)
@@ -428,8 +429,9 @@ class Knowing(Plain):
 def test_images_are_drawn_with_it_and_samplers_that_do_not_know_it_are_refused():
     model = measured_model()
     drawn = model.sample(4, plan=PLAN)
-    even = Plan(trajectory=PLAN.chain(model.diffusion, model.denoising_error).schedule.timesteps)
-    assert not torch.equal(drawn, model.sample(4, plan=replace(even, variance="analytic")))
+    times = tuple(model.chain(PLAN).schedule.timesteps.tolist())
+    analytic = Plan(trajectory=times, variance="analytic")
+    assert not torch.equal(drawn, model.sample(4, plan=analytic))
     assert torch.equal(drawn, model.sample(4, sampler=Knowing(), plan=PLAN))
     with pytest.raises(DdpmError, match=r"^Plain takes .* 'spectral' is in other coordinates"):
         model.sample(4, sampler=Plain(), plan=PLAN)
