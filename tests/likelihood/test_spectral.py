@@ -137,6 +137,7 @@ def test_the_network_is_called_no_more_often():
     assert calls == [10] * 5
 
 
+@pytest.mark.slow
 def test_the_calibrated_error_is_that_of_the_corrected_prediction():
     chain = diffusion()
     best = wiener(chain)
@@ -388,7 +389,7 @@ def white_pixels(n, seed):
 
 
 @pytest.mark.parametrize("make", [smooth_pixels, white_pixels])
-@pytest.mark.parametrize("steps", [1, 3, 8, 25])
+@pytest.mark.parametrize("steps", [1, 3, 20])
 def test_on_held_out_images_of_a_stationary_process_it_never_costs_more(make, steps):
     chain = diffusion()
     images, cov = make(400, 0)
@@ -459,6 +460,7 @@ def place(tmp_path, monkeypatch):
         yield tmp_path
 
 
+@pytest.mark.slow
 def test_measure_adds_it_to_a_run_and_commands_use_it(place, capsys):
     ask = ["run", "--steps", "4", "--variance", "spectral"]
     commands = {
