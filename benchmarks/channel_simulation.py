@@ -73,14 +73,19 @@ class FlatCode:
         missing = stretches * BOOK_WIDTH - dims.shape[1] if stretches > 1 else 0
         dims = np.pad(dims, ((0, 0), (0, missing)), constant_values=d)
         return FlatTree(
-            dims.reshape(len(dims), stretches, -1), tree.signs, tree.bits, tree.root, tree.beam
+            dims.reshape(len(dims), stretches, -1),
+            tree.signs,
+            tree.bits,
+            tree.starts,
+            tree.roots,
+            tree.beam,
         )
 
 
 class FlatTree(Tree):
     """The chunks of one vector: every branch chooses for itself."""
 
-    def search(self, mean: Floats, variance: Floats) -> Ints:
+    def search(self, mean: Floats, variance: Floats, threads: int | None = None) -> Ints:
         """[chunks], the best candidate of each."""
         linear = np.append(self.signs * mean / variance, np.float32(0)).astype(np.float32)
         square = np.append(0.5 * (1 / variance - 1), np.float32(0)).astype(np.float32)

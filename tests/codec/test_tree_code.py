@@ -1,5 +1,6 @@
 """Channel simulation: what arrives is a sample of the target, for little more than its KL."""
 
+import hashlib
 import math
 
 import numpy as np
@@ -36,6 +37,65 @@ def test_the_branches_share_the_dimensions_out_and_the_bits(d, bits, k, key):
     assert int(tree.bits.sum()) == bits
     assert int(tree.bits.max()) <= k
     assert set(np.unique(tree.signs)) <= {-1, 1}
+
+
+@given(
+    d=st.integers(1, 300),
+    bits=st.integers(0, 400),
+    k=st.integers(1, 6),
+    segment=st.integers(1, 500),
+)
+@settings(max_examples=50, deadline=None)
+def test_segments_are_the_branches_of_one_tree_cut_into_equal_parts(d, bits, k, segment):
+    whole = TreeCode(k).grow(d, bits, 3)
+    tree = TreeCode(k, segment=segment).grow(d, bits, 3)
+    assert np.array_equal(tree.dims, whole.dims)
+    assert np.array_equal(tree.bits, whole.bits)
+    assert len(tree.roots) == max(1, min(round(bits / segment), len(tree.bits)))
+    assert tree.starts[0] == 0
+    assert tree.starts[-1] == len(tree.bits)
+    lengths = np.diff(tree.starts)
+    assert lengths.min() >= 1
+    assert lengths.max() - lengths.min() <= 1
+    assert len(set(tree.roots.tolist())) == len(tree.roots)
+    assert tree.roots[0] == whole.roots[0]
+
+
+def test_a_segment_does_not_depend_on_the_path_through_those_before_it():
+    tree = TreeCode(segment=40).grow(200, 120, 5)
+    one, other = np.zeros(30, np.int64), np.zeros(30, np.int64)
+    other[: tree.starts[1]] = 5
+    differs = tree.vector(one) != tree.vector(other)
+    first = tree.dims[: tree.starts[1]]
+    assert set(np.flatnonzero(differs)) <= set(first.reshape(-1))
+    assert differs.mean() > 0.3
+
+
+# What the version that first wrote files made of the path (5 i^2 + 3 i + 1) mod 2^k.
+WRITTEN = {
+    (1, 0, 4, 0): ("3d37de7e0cf21c34", "4e842f2f50cc089e"),
+    (1, 7, 4, 1): ("e19d51d893e55c9d", "3b84cf75d6001cab"),
+    (5, 8, 4, 7): ("03c65a5938e7265c", "045da1694c009a4b"),
+    (300, 1, 4, 2): ("32857f195dd0be66", "c5d941658e640f17"),
+    (40, 30, 4, 0): ("3f5167b6f8d98dee", "26a054dd1e0f36c3"),
+    (768, 216, 4, 3): ("6daa3fe8088190ed", "d3352e689e47e575"),
+    (3072, 1001, 4, 12345678901234567890): ("9c5d740eae363fa3", "8f8e6a477af9831c"),
+    (1000, 257, 3, 5): ("42df75bbce44ccc5", "1e8b99cae1db385c"),
+    (200, 400, 6, 9): ("f336a24d579836e9", "d2514b55e117e9d1"),
+    (50, 49, 1, 4): ("1e974a748bd1f310", "4fffa2c444961b52"),
+    (100000, 37, 4, 6): ("2673c345fc082017", "58f58a8033fa747e"),
+}
+
+
+@pytest.mark.parametrize("case", WRITTEN)
+def test_a_path_stands_for_what_it_stood_for_in_the_first_files(case):
+    d, bits, k, key = case
+    tree = TreeCode(branch_bits=k).grow(d, bits, key)
+    i = np.arange(len(tree.bits))
+    path = (5 * i * i + 3 * i + 1) % (1 << tree.bits)
+    parts = [tree.vector(path), tree.vector(path[: len(path) // 2])]
+    found = [hashlib.blake2b(z.astype("<f4").tobytes(), digest_size=8).hexdigest() for z in parts]
+    assert found == list(WRITTEN[case])
 
 
 @given(d=st.integers(1, 100), bits=st.integers(0, 60), key=st.integers(0, 9))

@@ -12,25 +12,19 @@ Everything the receiver does is integer arithmetic until one last exact multipli
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from ddpm.codec import beam
+from ddpm.codec.beam import ROWS, STRIDE, WIDTH, Floats, Ints, Shorts, States
 from ddpm.runtime.randomness import derive_key, philox
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
-
-ROWS = 4096  # of the table: what 12 bits of a hash can pick
-WIDTH = 16  # dimensions a row covers; a wider branch goes on at other rows
-STRIDE = 1531  # from the row of one stretch of a wide branch to that of the next
 GRID = 4096  # the table's numbers are multiples of 1 / GRID, so every machine has the same
-BLOCK = 512  # branches scored by one matrix product
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # multipliers of splitmix64 (Steele et al. 2014)
-MIX = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+MASK = 2**64 - 1
 
 
 def random_words(count: int, key: int) -> Ints:
@@ -50,6 +44,12 @@ def codebook() -> Floats:
     return table
 
 
+@cache
+def numbers() -> Shorts:
+    """The codebook as a search reads it."""
+    return beam.book(codebook())
+
+
 @dataclass(frozen=True)
 class TreeCode:
     """How a tree branches and how hard the sender searches it.
@@ -57,10 +57,13 @@ class TreeCode:
     Args:
         branch_bits: k; a branch has 2^k children.
         beam: paths kept. With a beam of 1 this is the flat best of 2^k for each chunk alone.
+        segment: bits after which a path begins anew at another root, so that several processors
+            can search at once; None for never.
     """
 
     branch_bits: int = 4
     beam: int = 1024
+    segment: int | None = None
 
     def grow(self, d: int, bits: int, key: int) -> Tree:
         """The tree for d dimensions and that many bits in all.
@@ -71,7 +74,7 @@ class TreeCode:
             key: decides the tree; both sides must know it.
         """
         words = random_words(d, key)
-        order = np.argsort(words >> 1, kind="stable")
+        order = np.sort(words >> 1 << 32 | np.arange(d)) & 0xFFFFFFFF
         signs = np.where(words & 1, 1, -1).astype(np.float32)
         branches = max(1, -(-bits // self.branch_bits))
         chosen = np.full(branches, self.branch_bits)
@@ -83,8 +86,17 @@ class TreeCode:
         position = edges[:-1, None] + np.arange(stretches * WIDTH)
         inside = position < edges[1:, None]
         dims = np.where(inside, order[np.minimum(position, d - 1)], d)
-        root = np.uint64(derive_key(0, "tree", key))
-        return Tree(dims.reshape(branches, stretches, WIDTH), signs, chosen, root, self.beam)
+        count = min(max(1, round(bits / self.segment)), branches) if self.segment else 1
+        starts = np.arange(count + 1) * branches // count
+        roots = [derive_key(0, "tree", key, *[i] * (i > 0)) for i in range(count)]
+        return Tree(
+            dims.reshape(branches, stretches, WIDTH),
+            signs,
+            chosen,
+            starts,
+            np.array(roots, dtype=np.uint64),
+            self.beam,
+        )
 
 
 @dataclass(frozen=True)
@@ -95,83 +107,68 @@ class Tree:
         dims: [branches, stretches, WIDTH], indices of dimensions; d stands for none.
         signs: [d], +1 or -1.
         bits: [branches], how many bits each branch chooses by.
-        root: the hash that every path starts from.
+        starts: [segments + 1], the first branch of each segment, and the end.
+        roots: [segments], the hash that the path through each starts from.
         beam: paths kept in a search.
     """
 
     dims: Ints
     signs: Floats
     bits: Ints
-    root: np.uint64
+    starts: Ints
+    roots: States
     beam: int
 
-    def search(self, mean: Floats, variance: Floats) -> Ints:
-        """A path that looks like a sample of N(mean, variance).
+    def search(self, mean: Floats, variance: Floats, threads: int | None = None) -> Ints:
+        """A path that looks like a sample of N(mean, variance), the same on every machine.
 
         Args:
             mean, variance: [d], in the coordinates in which the receiver expects N(0, I). A
                 dimension of mean 0 and variance 1 costs and decides nothing.
+            threads: that search segments at once, PyTorch's number of them by default; they
+                change nothing but the time.
 
         Returns:
             [branches], the child chosen at each.
-        """
-        linear = np.append(self.signs * mean / variance, np.float32(0)).astype(np.float32)
-        square = np.append(0.5 * (1 / variance - 1), np.float32(0)).astype(np.float32)
-        states = np.array([self.root])
-        scores = np.zeros(1, np.float32)
-        history = []
-        for begin in range(0, len(self.bits), BLOCK):
-            gains = self._gains(slice(begin, begin + BLOCK), linear, square)
-            for gain, k in zip(gains, self.bits[begin : begin + BLOCK], strict=True):
-                children = step(states, int(k))
-                total = (scores[:, None] + gain[pick(children)]).reshape(-1)
-                kept = np.arange(len(total))
-                if len(total) > self.beam:
-                    kept = np.argpartition(total, len(total) - self.beam)[-self.beam :]
-                history.append(kept.astype(np.min_scalar_type(len(total))))  # a copy: no view
-                states, scores = children.reshape(-1)[kept], total[kept]
-        path, at = [], int(scores.argmax())
-        for kept, k in zip(reversed(history), reversed(self.bits), strict=True):
-            at, child = divmod(int(kept[at]), 1 << int(k))
-            path.append(child)
-        return np.array(path[::-1], dtype=np.int64)
 
-    def _gains(self, block: slice, linear: Floats, square: Floats) -> Floats:
-        """[branches of the block, ROWS], how much each row of the table would add to a score."""
-        book = codebook()
-        both = np.concatenate([book, -(book**2)], axis=1)
-        dims, rows = self.dims[block], np.arange(ROWS)
-        weights = np.concatenate([linear[dims], square[dims]], axis=2)
-        gains = np.zeros((len(dims), ROWS), np.float32)
-        for stretch in range(dims.shape[1]):
-            gains += (weights[:, stretch] @ both.T)[:, (rows + STRIDE * stretch) % ROWS]
-        return gains
+        Raises:
+            DdpmError: a mean or a variance is not finite, or a variance not positive.
+        """
+        found = beam.target(mean, variance, self.signs, self.dims, numbers())
+        path = np.zeros(len(self.bits), dtype=np.int64)
+        search = partial(self._search_segment, path, found)
+        with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool:
+            list(pool.map(search, range(len(self.roots))))
+        return path
+
+    def _search_segment(self, path: Ints, target: beam.Target, segment: int) -> None:
+        """Fill in the path through one segment."""
+        part = slice(self.starts[segment], self.starts[segment + 1])
+        bits = self.bits[part]
+        widest = self.beam << int(bits.max())
+        kept = np.empty((len(bits), self.beam), np.uint16 if widest <= 1 << 16 else np.uint32)
+        with np.errstate(over="ignore"):  # where numba is told to let Python run it
+            beam.find(
+                path[part], kept, self.dims[part], bits, self.roots[segment], *target, numbers()
+            )
 
     def vector(self, path: Ints) -> Floats:
         """[d], what a path stands for; branches that are missing leave their mean, 0."""
         d = len(self.signs)
-        state = np.array([self.root])
-        picked = []
-        for child, k in zip(path, self.bits, strict=False):
-            state = step(state, int(k))[:, int(child)]
-            picked.append(pick(state)[0])
+        rows = np.empty(len(path), dtype=np.int64)
+        roots = dict(zip(self.starts.tolist(), self.roots.tolist(), strict=False))
+        state = 0
+        for branch, child in enumerate(path.tolist()):
+            state = enter(roots.get(branch, state), child)
+            rows[branch] = state >> 52
         z = np.zeros(d + 1, np.float32)
         stretches = STRIDE * np.arange(self.dims.shape[1])
-        rows = (np.array(picked, dtype=np.int64)[:, None] + stretches) % ROWS
-        z[self.dims[: len(picked)]] = codebook()[rows]
+        z[self.dims[: len(rows)]] = codebook()[(rows[:, None] + stretches) % ROWS]
         return z[:d] * self.signs
 
 
-def step(states: NDArray[np.uint64], bits: int) -> NDArray[np.uint64]:
-    """[n, 2^bits], the states of the children of each state."""
-    x = (states ^ (states >> np.uint64(30))) * MIX[0]
-    x = (x ^ (x >> np.uint64(27))) * MIX[1]
-    x = x ^ (x >> np.uint64(31))
-    odd = np.arange(1, 2 << bits, 2, dtype=np.uint64) * GOLDEN
-    with np.errstate(over="ignore"):
-        return x[:, None] * odd | np.uint64(1)
-
-
-def pick(states: NDArray[np.uint64]) -> Ints:
-    """The row that each state picks."""
-    return (states >> np.uint64(52)).astype(np.int64)
+def enter(state: int, child: int) -> int:
+    """The state of a child, from its parent's."""
+    x = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & MASK
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & MASK
+    return (x ^ x >> 31) * (2 * child + 1) * 0x9E3779B97F4A7C15 & MASK | 1
