@@ -44,6 +44,19 @@ BRANCH_BITS = 29
 LOWEST_BITS = 30
 LINE = 2 * ROWS  # a line of the book has the table's column twice: any stretch begins within it
 LANES = 4  # dimensions at once
+USUAL_BITS = 4  # of a branch
+
+
+class Book(NamedTuple):
+    """The codebook as a search reads it.
+
+    Args:
+        lines: [WIDTH * 2 * LINE], for each column its numbers, then minus their squares.
+        largest: [2], the largest number and the largest square.
+    """
+
+    lines: Shorts
+    largest: Ints
 
 
 class Target(NamedTuple):
@@ -59,24 +72,21 @@ class Target(NamedTuple):
     shift: int
 
 
-def book(table: Floats) -> Shorts:
-    """The codebook as `find` reads it: for each column its numbers, then minus their squares.
-
-    Args:
-        table: [ROWS, WIDTH].
-    """
+def book(table: Floats) -> Book:
+    """The codebook [ROWS, WIDTH] in integers."""
     exact = table.astype(np.float64).T
     both = np.stack([np.rint(UNITS * exact), -np.rint(UNITS * exact**2)], axis=1)
-    return np.concatenate([both, both], axis=2).astype(np.int16).reshape(-1)
+    lines = np.concatenate([both, both], axis=2).astype(np.int16).reshape(-1)
+    return Book(lines, np.abs(both).max(axis=(0, 2)).astype(np.int64))
 
 
-def target(mean: Floats, variance: Floats, signs: Floats, dims: Ints, numbers: Shorts) -> Target:
+def target(mean: Floats, variance: Floats, signs: Floats, dims: Ints, largest: Ints) -> Target:
     """The target N(mean, variance) in integers.
 
     Args:
         mean, variance, signs: [d].
         dims: [branches, stretches, WIDTH], of each branch; d stands for none.
-        numbers: of `book`.
+        largest: of the book.
 
     Raises:
         DdpmError: a mean or a variance is not finite, or a variance not positive.
@@ -87,8 +97,6 @@ def target(mean: Floats, variance: Floats, signs: Floats, dims: Ints, numbers: S
     weights = np.zeros((2, len(signs) + 1))
     weights[0, :-1] = signs * mean.astype(np.float64) * inverse
     weights[1, :-1] = 0.5 * (inverse - 1)
-    lines = np.abs(numbers.reshape(WIDTH, 2, LINE).astype(np.int64))
-    largest = lines.max(axis=(0, 2))  # |n|, n^2
 
     def bounds(integers: Ints) -> Ints:
         """[branches, stretches], above the size of any gain."""
@@ -123,7 +131,7 @@ def branch_gains(
     dims: Ints,
     linear: Numbers,
     square: Numbers,
-    numbers: Shorts,
+    lines: Shorts,
     shift: int,
 ) -> None:
     """Fill `gains`, [ROWS]: what each row of the table would add to a score at one branch.
@@ -132,7 +140,7 @@ def branch_gains(
         part: room for as many.
         dims: [stretches, WIDTH] of the branch.
         linear, square, shift: see `Target`.
-        numbers: of `book`.
+        lines: of the book.
     """
     gains[:] = 0
     for stretch in range(dims.shape[0]):
@@ -152,14 +160,14 @@ def branch_gains(
             for row in range(np.uint64(ROWS)):
                 at = first + row
                 part[row] += (
-                    l0 * numbers[at]
-                    + s0 * numbers[at + np.uint64(LINE)]
-                    + l1 * numbers[at + np.uint64(2 * LINE)]
-                    + s1 * numbers[at + np.uint64(3 * LINE)]
-                    + l2 * numbers[at + np.uint64(4 * LINE)]
-                    + s2 * numbers[at + np.uint64(5 * LINE)]
-                    + l3 * numbers[at + np.uint64(6 * LINE)]
-                    + s3 * numbers[at + np.uint64(7 * LINE)]
+                    l0 * lines[at]
+                    + s0 * lines[at + np.uint64(LINE)]
+                    + l1 * lines[at + np.uint64(2 * LINE)]
+                    + s1 * lines[at + np.uint64(3 * LINE)]
+                    + l2 * lines[at + np.uint64(4 * LINE)]
+                    + s2 * lines[at + np.uint64(5 * LINE)]
+                    + l3 * lines[at + np.uint64(6 * LINE)]
+                    + s3 * lines[at + np.uint64(7 * LINE)]
                 )
         if not empty:
             for row in range(ROWS):
@@ -179,13 +187,20 @@ def children(
     """Fill `totals` with the scores of all children of all paths, `mixes` with the paths' mixed
     states."""
     for path in range(paths):
-        state = mixed(states[path]) * GOLDEN
-        mixes[path] = state
-        twice = state + state
-        first = path << bits
-        for child in range(1 << bits):
-            totals[first + child] = scores[path] + gains[state >> ROW_SHIFT]
-            state += twice
+        mixes[path] = mixed(states[path]) * GOLDEN
+    if bits == USUAL_BITS:  # a loop of known length is twice as fast
+        for path in range(np.uint64(paths)):
+            state, score = mixes[path], scores[path]
+            twice, first = state + state, path << np.uint64(USUAL_BITS)
+            for child in range(np.uint64(1 << USUAL_BITS)):
+                totals[first + child] = score + gains[state >> ROW_SHIFT]
+                state += twice
+    else:
+        for path in range(paths):
+            state = mixes[path]
+            for child in range(1 << bits):
+                totals[(path << bits) + child] = scores[path] + gains[state >> ROW_SHIFT]
+                state += mixes[path] + mixes[path]
 
 
 @compiled
@@ -200,7 +215,7 @@ def least(totals: Numbers, count: int, beam: int) -> int:
         middle = np.int32(low + (high - low) // 2)
         reach = np.int32(0)
         for i in range(count):
-            reach += np.int32(totals[i] >= middle)
+            reach = np.int32(reach + np.int32(totals[i] >= middle))
         if reach >= beam:
             low = np.int64(middle)
             if reach == beam:
@@ -246,7 +261,7 @@ def find(
     linear: Numbers,
     square: Numbers,
     shift: int,
-    numbers: Shorts,
+    lines: Shorts,
 ) -> None:
     """Fill `path`, [branches], with the child to take at each.
 
@@ -254,7 +269,7 @@ def find(
         history: [branches, beam], room for the numbers of the paths kept.
         dims, bits, root: of the tree.
         linear, square, shift: see `Target`.
-        numbers: of `book`.
+        lines: of the book.
     """
     branches, beam = history.shape
     most = beam << bits.max()
@@ -266,7 +281,7 @@ def find(
     paths = 1
     for branch in range(branches):
         width = bits[branch]
-        branch_gains(gains, part, dims[branch], linear, square, numbers, shift)
+        branch_gains(gains, part, dims[branch], linear, square, lines, shift)
         children(totals, mixes, states, scores, gains, paths, width)
         paths = keep(kept, totals, paths << width, beam)
         best = np.int64(totals[kept[0]])

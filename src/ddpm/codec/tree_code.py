@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from ddpm.codec import beam
-from ddpm.codec.beam import ROWS, STRIDE, WIDTH, Floats, Ints, Shorts, States
+from ddpm.codec.beam import ROWS, STRIDE, WIDTH, Floats, Ints, States
 from ddpm.runtime.randomness import derive_key, philox
 
 GRID = 4096  # the table's numbers are multiples of 1 / GRID, so every machine has the same
@@ -45,7 +45,7 @@ def codebook() -> Floats:
 
 
 @cache
-def numbers() -> Shorts:
+def book() -> beam.Book:
     """The codebook as a search reads it."""
     return beam.book(codebook())
 
@@ -134,11 +134,14 @@ class Tree:
         Raises:
             DdpmError: a mean or a variance is not finite, or a variance not positive.
         """
-        found = beam.target(mean, variance, self.signs, self.dims, numbers())
+        found = beam.target(mean, variance, self.signs, self.dims, book().largest)
         path = np.zeros(len(self.bits), dtype=np.int64)
-        search = partial(self._search_segment, path, found)
-        with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool:
-            list(pool.map(search, range(len(self.roots))))
+        search, segments = partial(self._search_segment, path, found), range(len(self.roots))
+        if len(segments) == 1:
+            search(0)
+        else:
+            with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool:
+                list(pool.map(search, segments))
         return path
 
     def _search_segment(self, path: Ints, target: beam.Target, segment: int) -> None:
@@ -149,7 +152,7 @@ class Tree:
         kept = np.empty((len(bits), self.beam), np.uint16 if widest <= 1 << 16 else np.uint32)
         with np.errstate(over="ignore"):  # where numba is told to let Python run it
             beam.find(
-                path[part], kept, self.dims[part], bits, self.roots[segment], *target, numbers()
+                path[part], kept, self.dims[part], bits, self.roots[segment], *target, book().lines
             )
 
     def vector(self, path: Ints) -> Floats:
