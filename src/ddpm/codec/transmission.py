@@ -28,7 +28,8 @@ from ddpm.runtime.progress import Counter
 from ddpm.runtime.randomness import Randomness, derive_key
 from ddpm.sampling import Ddim
 
-RATE = 1.08  # bits sent for each bit of KL: what the search loses
+RATE = 1.08  # bits that a step is expected to take for each bit of its expected KL: the format's
+SENT = 1.15  # that the sender takes, more than the search loses: later steps have less to tell
 BATCH = 64  # tiles of 32x32 pixels in one network call; both sides must use the same
 MAX_RATE = 4  # bits a step may spend on each dimension
 TREE = TreeCode()
@@ -165,7 +166,7 @@ def _send_step(
     kl = nats / math.log(2)
     expected = walk.expected_bits(index)
     unit = quantum(expected)
-    wanted = max(round((RATE * kl - expected) / unit), -(expected // unit))
+    wanted = max(round((SENT * kl - expected) / unit), -(expected // unit))
     change = (min(expected + wanted * unit, MAX_RATE * len(target)) - expected) // unit
     tree = walk.tree(index, expected + change * unit)
     spent.side.append(out.signed_gamma(change))
