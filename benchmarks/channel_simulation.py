@@ -36,7 +36,7 @@ from torch import Tensor
 from ddpm import PMeanVariance, load
 from ddpm.codec import CodecModel, transmission
 from ddpm.codec.tiles import cut
-from ddpm.codec.transmission import RATE, Spent, Walk, delivered, send
+from ddpm.codec.transmission import RATE, SENT, Spent, Walk, delivered, send
 from ddpm.codec.tree_code import Floats, Ints, Tree, TreeCode
 from ddpm.data.digits import digits
 from ddpm.runtime.progress import Counter
@@ -132,7 +132,7 @@ class Options:
     """K of the archive."""
     images: int | None = None
     """Held-out digits in the archive; all by default."""
-    flat_rates: tuple[float, ...] = (RATE, 1.25)
+    flat_rates: tuple[float, ...] = (SENT, 1.25)
     """Bits that the archive's flat code sends for each bit of KL."""
 
 
@@ -196,7 +196,7 @@ def archive_row(model: CodecModel, code: Code, rate: float, options: Options) ->
     walk = WatchedWalk(model, options.steps, real, Counter(None, options.steps * len(tiles), ""))
     spent = Spent()
     begun = time.perf_counter()
-    with patch.object(transmission, "TREE", code), patch.object(transmission, "RATE", rate):
+    with patch.object(transmission, "TREE", code), patch.object(transmission, "SENT", rate):
         payload = send(walk, tiles, spent)
     seconds = time.perf_counter() - begun
     error = model.format.to_unit(tiles) - walk.xstart.cpu()
@@ -224,7 +224,7 @@ def archive(model: CodecModel, options: Options) -> None:
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     flat, *trees = CODES.items()
-    rows = [(*flat, rate) for rate in options.flat_rates] + [(*tree, RATE) for tree in trees]
+    rows = [(*flat, rate) for rate in options.flat_rates] + [(*tree, SENT) for tree in trees]
     for name, code, rate in rows:
         print(f"| {name} | {archive_row(model, code, rate, options)} |")
         sys.stdout.flush()

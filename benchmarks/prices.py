@@ -50,12 +50,14 @@ class Options:
     """Files of each size."""
     steps: int = 25
     """K."""
-    kl: tuple[int, ...] = (5, 10, 20, 35, 50, 100, 200, 400, 1000, 2000, 4000, 10000)
+    kl: tuple[int, ...] = (5, 10, 20, 35, 50, 100, 200, 400, 1000, 2000, 4000, 10_000)
     """KL of made-up targets; for a model's the limits between groups."""
-    dims: int = 3072
+    dims: int = 768
     """Dimensions of made-up targets."""
-    total: int = 100_000
-    """Bits of KL of all made-up targets of one KL together."""
+    total: int = 40_000
+    """Bits of KL of all targets of about one KL together, and at most"""
+    most: int = 400
+    """so many targets."""
     segment: int | None = None
     """Bits of a segment of a path; one segment by default."""
 
@@ -66,12 +68,17 @@ def kl_bits(target: Target) -> float:
     return float(0.5 * (mean**2 + variance - 1 - np.log(variance)).sum() / math.log(2))
 
 
+def count(kl: float, options: Options) -> int:
+    """Targets of that KL that are searched."""
+    return min(options.most, max(2, round(options.total / kl)))
+
+
 def made_up(options: Options, kl: int) -> list[Target]:
     """Targets of about that KL."""
     d = options.dims
     v = 2 ** (-2 * kl / d)
     found = []
-    for seed in range(max(2, options.total // kl)):
+    for seed in range(count(kl, options)):
         generator = np.random.default_rng(derive_key(seed, "target", kl, d))
         mean = (math.sqrt(1 - v) * generator.standard_normal(d)).astype(np.float32)
         found.append((mean, np.full(d, v, np.float32)))
@@ -140,9 +147,9 @@ def main(options: Options) -> None:
     if options.model is not None:
         targets = steps_of(load(options.model, "cpu").for_codec(), options)
         middles = (math.sqrt(a * b) for a, b in itertools.pairwise(options.kl))
-        edges = [0.0, *middles, math.inf]
+        edges = [0.0, *middles, 1e9]
         groups = [
-            [target for target in targets if low <= kl_bits(target) < high]
+            [target for target in targets if low <= kl_bits(target) < high][: count(high, options)]
             for low, high in itertools.pairwise(edges)
         ]
         rows(options.model, filter(None, groups), options.segment)

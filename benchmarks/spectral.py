@@ -27,7 +27,8 @@ from ddpm.cli.progress import progress_bar
 from ddpm.config import DiffusionConfig, UNetConfig
 from ddpm.data.images import FirstImages, ImageFormat, ImageSource
 from ddpm.data.open import Split
-from ddpm.diffusion.bound_terms import prior_bpd, vb_term
+from ddpm.diffusion.bound_terms import prior_bpd, vb_term_from_p
+from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.errors import check
 from ddpm.likelihood.trajectory import cheapest, in_coordinates, predicted_bpd, step_costs
 from ddpm.runtime.atomic import write_text
@@ -68,19 +69,36 @@ class Options:
     """A trial: a tiny network that nobody trained, and few images."""
 
 
-class Remembered:
-    """A network of which every timestep of one batch is asked once."""
+class Batch:
+    """Images whose x_t are made once for each t, and of which the network is asked once."""
 
-    def __init__(self, model: Ddpm, counter: Counter) -> None:
-        self.denoiser, self.counter = model.denoiser(), counter
-        self.known: dict[int, Tensor] = {}
+    def __init__(self, model: Ddpm, images: Tensor, index: Tensor, counter: Counter) -> None:
+        self.model, self.counter = model, counter
+        self.x_start, self.index = model.format.to_unit(images), index
+        self.denoiser, self.noise = model.denoiser(), Randomness(0, "bound")
+        self.known: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        key = int(t[0])
-        if key not in self.known:
-            self.known[key] = self.denoiser(x, t)
-            self.counter.advance(len(x))
-        return self.known[key]
+    def at(self, timestep: int) -> tuple[Tensor, Tensor]:
+        """x_t, and what the network says of it."""
+        if timestep not in self.known:
+            t = torch.full_like(self.index, timestep)
+            noise = self.noise.normal(self.index, self.model.format.shape, timestep)
+            x_t = self.model.diffusion.q_sample(self.x_start, t, noise)
+            self.known[timestep] = x_t, self.denoiser(x_t, t)
+            self.counter.advance(len(t))
+        return self.known[timestep]
+
+    def terms(self, chain: GaussianDiffusion) -> Tensor:
+        """[n, K+1]: see below."""
+        found = []
+        for i, timestep in enumerate(chain.schedule.timesteps):
+            x_t, output = self.at(int(timestep))
+            t = torch.full_like(self.index, i)
+            p = chain.p_mean_variance_from_output(output, x_t, t)
+            levels = self.model.format.levels
+            found.append(vb_term_from_p(chain, p, self.x_start, x_t, t, levels))
+        found.append(prior_bpd(chain, self.x_start))
+        return torch.stack(found, dim=1).double().cpu()
 
 
 def tiny() -> Ddpm:
@@ -156,24 +174,15 @@ def terms(model: Ddpm, options: Options, plans: dict[Any, Plan]) -> dict[Any, Ar
     """
     source = FirstImages(images_of(model, options, "test"), options.images)
     chains = {key: model.chain(plan) for key, plan in plans.items()}
-    randomness = Randomness(0, "bound")
     found: dict[Any, list[Tensor]] = {key: [] for key in plans}
-    batches = torch.arange(len(source)).split(options.batch_size)
     visited = len({t for plan in plans.values() for t in plan.trajectory})
     with torch.inference_mode(), progress_bar() as progress:
         counter = Counter(progress, len(source) * visited, "bits/dim")
-        for rows in batches:
-            x_start = model.format.to_unit(source[rows].to(model.device))
-            index, network = rows.to(model.device), Remembered(model, counter)
+        for rows in torch.arange(len(source)).split(options.batch_size):
+            images, index = source[rows].to(model.device), rows.to(model.device)
+            batch = Batch(model, images, index, counter)
             for key, chain in chains.items():
-                columns = []
-                for i, timestep in enumerate(chain.schedule.timesteps):
-                    noise = randomness.normal(index, model.format.shape, int(timestep))
-                    t = torch.full_like(index, i)
-                    x_t = chain.q_sample(x_start, t, noise)
-                    columns.append(vb_term(chain, network, x_start, x_t, t, model.format.levels)[0])
-                columns.append(prior_bpd(chain, x_start))
-                found[key].append(torch.stack(columns, dim=1).double().cpu())
+                found[key].append(batch.terms(chain))
     return {key: torch.cat(parts).numpy() for key, parts in found.items()}
 
 

@@ -34,11 +34,19 @@ def test_both_tables_are_filled():
     assert numbers[0][2] == 1.0
 
 
-def test_the_search_of_before_finds_as_good_a_path():
-    generator = np.random.default_rng(0)
-    tree = TreeCode(beam=64).grow(300, 160, key=4)
-    mean = (0.7 * generator.standard_normal(300)).astype(np.float32)
-    variance = np.full(300, 0.5, np.float32)
-    before = delivered(tree.vector(search.numpy_search(tree, mean, variance)), mean, variance)
-    now = delivered(tree.vector(tree.search(mean, variance)), mean, variance)
-    assert now == pytest.approx(before, abs=3)
+def test_the_search_of_before_finds_as_good_paths_and_mostly_the_same():
+    generator, variance, same, more = (
+        np.random.default_rng(0),
+        np.full(200, 0.75, np.float32),
+        0,
+        [],
+    )
+    for key in range(30):
+        tree = TreeCode(beam=31).grow(200, 44, key)
+        mean = (0.5 * generator.standard_normal(200)).astype(np.float32)
+        before, now = search.numpy_search(tree, mean, variance), tree.search(mean, variance)
+        same += np.array_equal(before, now)
+        told = [delivered(tree.vector(path), mean, variance) for path in (before, now)]
+        more.append(told[1] - told[0])
+    assert same >= 27
+    assert abs(np.mean(more)) <= 3 * np.std(more) / len(more) ** 0.5

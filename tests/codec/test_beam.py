@@ -28,7 +28,7 @@ def exact_target(d, scale=1.0, narrow=0):
 
 def slow_search(tree, mean, variance):
     """`Tree.search` in Python's own integers: nothing overflows and nothing is shifted wrongly."""
-    goal = beam.target(mean, variance, tree.signs, tree.dims, book().largest)
+    goal = beam.integer_target(mean, variance, tree.signs, tree.dims, book().largest)
     table = codebook().astype(np.float64).tolist()
     lines = [[round(UNITS * n) for n in row] for row in table]
     squares = [[round(UNITS * n * n) for n in row] for row in table]
@@ -125,15 +125,16 @@ def test_a_beam_of_all_paths_finds_the_best_of_all(d, bits, k, scale):
 def test_the_best_are_kept_and_of_equal_ones_the_first(totals, width):
     kept = np.zeros(len(totals) + 1, np.int64)
     found = beam.keep(kept, np.array(totals, np.int32), len(totals), width)
-    best = sorted(range(len(totals)), key=lambda i: (-totals[i], i))[:width]
+    best = sorted(range(len(totals)), key=lambda i: (-totals[i], i))[:found]
     assert kept[:found].tolist() == sorted(best)
+    assert min(len(totals), width - width // 32) <= found <= min(len(totals), width)
 
 
 @given(d=st.integers(1, 5000), bits=st.integers(0, 40), described=targets)
 @settings(max_examples=60, deadline=None)
 def test_no_sum_can_leave_its_bits(d, bits, described):
     tree = TreeCode().grow(d, bits, key=described[0])
-    goal = beam.target(*drawn(d, described), tree.signs, tree.dims, book().largest)
+    goal = beam.integer_target(*drawn(d, described), tree.signs, tree.dims, book().largest)
     most = [abs(codebook()).max() * UNITS + 0.5, (codebook() ** 2).max() * UNITS + 0.5]
     sizes = [np.abs(part.astype(np.float64))[tree.dims] for part in goal[:2]]
     stretches = (most[0] * sizes[0] + most[1] * sizes[1]).sum(axis=2)
@@ -149,13 +150,13 @@ def test_no_sum_can_leave_its_bits(d, bits, described):
 def test_the_largest_gain_that_a_table_could_give_is_right(stretches):
     table = np.full(codebook().shape, np.abs(codebook()).max(), np.float32)
     table[7] *= -1
-    lines, largest = beam.book(table)
+    lines, largest = beam.integer_book(table)
     d = 16 * stretches
     dims = np.arange(d).reshape(1, stretches, 16)
     signs = np.ones(d, np.float32)
     for variance in (1e-30, 0.3, 2.0, 1e30):
         mean = np.full(d, 1.4, np.float32)
-        goal = beam.target(mean, np.full(d, variance, np.float32), signs, dims, largest)
+        goal = beam.integer_target(mean, np.full(d, variance, np.float32), signs, dims, largest)
         gains, part = np.zeros(ROWS, np.int32), np.zeros(ROWS, np.int32)
         beam.branch_gains(gains, part, dims[0], *goal[:2], lines, goal.shift)
         linear, square = (part.astype(np.int64)[:d].reshape(stretches, 16) for part in goal[:2])

@@ -197,9 +197,17 @@ def test_the_bits_of_a_measured_model_are_those_of_the_optimal_steps_and_the_ana
 @pytest.mark.parametrize("steps", [1, 3, 10, 19])
 def test_samples_of_a_measured_model_take_the_analytic_variance(steps):
     model = measured_model()
-    known = [Plan(steps, name, "analytic") for name in ("optimal", "quadratic")]
-    images = model.sample(4, plan=Plan(steps))
-    assert any(torch.equal(images, model.sample(4, plan=plan)) for plan in known)
+    images, explicit = model.sample(4, plan=Plan(steps)), Plan(steps, "smooth", "analytic")
+    assert torch.equal(images, model.sample(4, plan=explicit))
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm-solver", "unipc", "heun"])
+def test_samplers_without_noise_take_the_smooth_steps_of_a_measured_model(sampler):
+    for model, name in ((measured_model(), "smooth"), (tiny_model(), "quadratic")):
+        images, explicit = (
+            model.sample(4, sampler=sampler, plan=p) for p in (Plan(4), Plan(4, name))
+        )
+        assert torch.equal(images, explicit)
 
 
 @pytest.mark.parametrize("own", ["fixed_small", "fixed_large", "learned", "learned_range"])

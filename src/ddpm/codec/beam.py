@@ -72,7 +72,7 @@ class Target(NamedTuple):
     shift: int
 
 
-def book(table: Floats) -> Book:
+def integer_book(table: Floats) -> Book:
     """The codebook [ROWS, WIDTH] in integers."""
     exact = table.astype(np.float64).T
     both = np.stack([np.rint(UNITS * exact), -np.rint(UNITS * exact**2)], axis=1)
@@ -80,7 +80,9 @@ def book(table: Floats) -> Book:
     return Book(lines, np.abs(both).max(axis=(0, 2)).astype(np.int64))
 
 
-def target(mean: Floats, variance: Floats, signs: Floats, dims: Ints, largest: Ints) -> Target:
+def integer_target(
+    mean: Floats, variance: Floats, signs: Floats, dims: Ints, largest: Ints
+) -> Target:
     """The target N(mean, variance) in integers.
 
     Args:
@@ -204,8 +206,11 @@ def children(
 
 
 @compiled
-def least(totals: Numbers, count: int, beam: int) -> int:
-    """The largest number that at least `beam` of the first `count` totals reach; count >= beam."""
+def least(totals: Numbers, count: int, beam: int) -> np.int64:
+    """A number that the best `beam` of the first `count` totals reach, or a few less (a 32nd).
+
+    If equal totals leave no such number it is the largest that more than `beam` reach.
+    """
     low, high = np.int64(totals[0]), np.int64(totals[0])
     for i in range(count):
         low = min(low, np.int64(totals[i]))
@@ -216,10 +221,10 @@ def least(totals: Numbers, count: int, beam: int) -> int:
         reach = np.int32(0)
         for i in range(count):
             reach = np.int32(reach + np.int32(totals[i] >= middle))
-        if reach >= beam:
+        if reach > beam:
             low = np.int64(middle)
-            if reach == beam:
-                break
+        elif reach >= beam - beam // 32:
+            return np.int64(middle)
         else:
             high = np.int64(middle)
     return low
@@ -227,7 +232,8 @@ def least(totals: Numbers, count: int, beam: int) -> int:
 
 @compiled
 def keep(kept: Ints, totals: Numbers, count: int, beam: int) -> int:
-    """Fill `kept` with the numbers of the best `beam` totals, in order; how many they are."""
+    """Fill `kept` with the numbers of the best `beam` totals, in order, or of a few less; how many
+    they are."""
     if count <= beam:
         for i in range(count):
             kept[i] = i
@@ -237,11 +243,11 @@ def keep(kept: Ints, totals: Numbers, count: int, beam: int) -> int:
     for i in range(count):
         kept[found] = i
         found += int(totals[i] >= enough)
-    if found == beam:
+    if found <= beam:
         return found
     for i in range(found):
         above += int(totals[kept[i]] > enough)
-    spare, found, reached = beam - above, 0, found
+    spare, reached, found = beam - above, found, 0
     for i in range(reached):  # of those that only just reach it the first ones stay
         just = totals[kept[i]] == enough
         if not just or spare > 0:

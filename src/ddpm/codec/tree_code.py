@@ -19,8 +19,19 @@ from functools import cache, partial
 import numpy as np
 import torch
 
-from ddpm.codec import beam
-from ddpm.codec.beam import ROWS, STRIDE, WIDTH, Floats, Ints, States
+from ddpm.codec.beam import (
+    ROWS,
+    STRIDE,
+    WIDTH,
+    Book,
+    Floats,
+    Ints,
+    States,
+    Target,
+    find,
+    integer_book,
+    integer_target,
+)
 from ddpm.runtime.randomness import derive_key, philox
 
 GRID = 4096  # the table's numbers are multiples of 1 / GRID, so every machine has the same
@@ -45,9 +56,9 @@ def codebook() -> Floats:
 
 
 @cache
-def book() -> beam.Book:
+def book() -> Book:
     """The codebook as a search reads it."""
-    return beam.book(codebook())
+    return integer_book(codebook())
 
 
 @dataclass(frozen=True)
@@ -134,7 +145,7 @@ class Tree:
         Raises:
             DdpmError: a mean or a variance is not finite, or a variance not positive.
         """
-        found = beam.target(mean, variance, self.signs, self.dims, book().largest)
+        found = integer_target(mean, variance, self.signs, self.dims, book().largest)
         path = np.zeros(len(self.bits), dtype=np.int64)
         search, segments = partial(self._search_segment, path, found), range(len(self.roots))
         if len(segments) == 1:
@@ -144,14 +155,14 @@ class Tree:
                 list(pool.map(search, segments))
         return path
 
-    def _search_segment(self, path: Ints, target: beam.Target, segment: int) -> None:
+    def _search_segment(self, path: Ints, target: Target, segment: int) -> None:
         """Fill in the path through one segment."""
         part = slice(self.starts[segment], self.starts[segment + 1])
         bits = self.bits[part]
         widest = self.beam << int(bits.max())
         kept = np.empty((len(bits), self.beam), np.uint16 if widest <= 1 << 16 else np.uint32)
         with np.errstate(over="ignore"):  # where numba is told to let Python run it
-            beam.find(
+            find(
                 path[part], kept, self.dims[part], bits, self.roots[segment], *target, book().lines
             )
 

@@ -286,8 +286,8 @@ class GaussianDiffusion(ForwardProcess):
         """
         key = ("xstart_mse", t.device, x_t.dtype)
         if key not in self._cache:
-            rows = [torch.as_tensor(self._mse(i)).to(x_t.dtype) for i in range(self.num_timesteps)]
-            self._cache[key] = torch.stack(rows).to(t.device)
+            rows = (torch.as_tensor(self._mse(i)) for i in range(self.num_timesteps))
+            self._cache[key] = torch.stack([row.to(x_t.dtype) for row in rows]).to(t.device)
         if self.rotation is not None:
             self.rotation.check(x_t)
         mse = self._cache[key][t]
@@ -303,7 +303,7 @@ class GaussianDiffusion(ForwardProcess):
         step = self.schedule.timesteps[[index]]
         assert self.xstart_mse is not None
         if self.rotation is None:
-            return self.xstart_mse(step)[0]
+            return np.asarray(self.xstart_mse(step)[0])
         assert self.spectral_mse is not None
         found = (self.spectral_mse if index else self.xstart_mse)(step)[0]
         return np.array(np.broadcast_to(found, self.rotation.shape))

@@ -104,8 +104,8 @@ class Plan:
         if self.trajectory is not None:
             return replace(self, variance=variance)
         least_bits = use == "bits" or (use == "noisy" and (self.steps or total) >= ENOUGH)
-        best: TrajectoryName = "optimal" if measured and least_bits else "quadratic"
-        return replace(self, trajectory=best, variance=variance)
+        best: TrajectoryName = "optimal" if least_bits else "smooth"
+        return replace(self, trajectory=best if measured else "quadratic", variance=variance)
 
     def __str__(self) -> str:
         if isinstance(self.trajectory, tuple):
