@@ -59,7 +59,7 @@ class Recipe:
     grid: Grid = field(default_factory=Grid)
     windows: int = 2048
     lr: float = 2e-3
-    muon: float = 4e-3
+    muon: float = 6e-3
     warmup: int = 200
     decay: float = 0.999
     pool: int = 128 * BATCH
