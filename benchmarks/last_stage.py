@@ -41,10 +41,12 @@ class Options:
     """Of training, the network's calls included."""
     timesteps: tuple[int, ...] = (5, 10, 20, 40, 60)
     """Knots that the stage interpolates between."""
-    width: int = 160
+    width: int = 256
     """Of a hidden layer."""
     components: int = 6
     """Of the mixture."""
+    windows: int = 2048
+    """In a step."""
     cell: int = 4
     """Width in bytes of the cells that x_0 is rounded to."""
     pool: int = 16384
@@ -94,6 +96,7 @@ def main() -> None:
     recipe = Recipe(
         width=options.width,
         components=options.components,
+        windows=options.windows,
         grid=Grid(options.cell),
         pool=options.pool,
         flip=True,

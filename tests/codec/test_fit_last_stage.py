@@ -7,6 +7,7 @@ import pytest
 import torch
 from stages import random_case
 
+from ddpm.codec import muon
 from ddpm.codec.fit_last_stage import Fit, Recipe, fit_last_stage, usual_recipe
 from ddpm.codec.last_stage import LastStage
 from ddpm.codec.mixture import tables
@@ -16,6 +17,7 @@ from ddpm.codec.window_pool import BATCH, Pool
 from ddpm.codec.windows import AREA, ONE, PAST, features
 from ddpm.data.images import ImageFormat
 from ddpm.errors import DdpmError
+from ddpm.training import muon as training_muon
 
 TINY = Recipe(width=16, depth=2, components=2, windows=256, warmup=20, pool=BATCH, renew=10)
 SHAPE = (1, 8, 8)
@@ -51,8 +53,8 @@ def fitted(images, xstart, **options):
 def test_it_finds_the_entropy_of_noise():
     sigma = 6.0
     images, xstart = noisy(256, sigma)
-    recipe = replace(TINY, pool=4 * BATCH, grid=Grid(1), windows=1024, lr=5e-3)
-    stage = fitted(images, xstart, recipe=recipe, steps=600)
+    recipe = replace(TINY, pool=4 * BATCH, grid=Grid(1), windows=512, lr=5e-3)
+    stage = fitted(images, xstart, recipe=recipe, steps=400)
     new, near = noisy(64, sigma, seed=1)
     found = stage.bits(list(new), list(near), 10).sum() / new.numel()
     offsets = stage.shares(list(new), list(near), 10, MARGIN)[3] / new.numel()
@@ -202,6 +204,26 @@ def test_windows_in_training_are_those_of_the_code():
     values = torch.tensor(tables(17).values) / UNIT
     distance = (left[there][:, :, None] - values).abs().amin(2)
     assert float(distance.max()) < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (16, 30), (30, 7)])
+def test_muon_takes_the_same_steps_as_the_training_of_the_large_networks(shape):
+    random = torch.Generator().manual_seed(0)
+    weight = torch.randn(shape, generator=random)
+    ours, theirs = (torch.nn.Parameter(weight.clone()) for _ in range(2))
+    small, large = muon.Muon([ours], torch.float32), training_muon.Muon([theirs], 0.01)
+    for _ in range(3):
+        ours.grad = torch.randn(shape, generator=random)
+        theirs.grad = ours.grad.clone()
+        small.step(0.01)
+        large.step()
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert not torch.allclose(ours, weight, atol=1e-3)
+    singular = torch.linalg.svdvals(muon.orthogonalised(ours.grad))
+    assert float(singular.min()) > 0.3
+    assert float(singular.max()) < 1.3
+    coarse = muon.orthogonalised(ours.grad, torch.bfloat16)
+    assert torch.allclose(coarse, muon.orthogonalised(ours.grad), atol=0.05)
 
 
 def test_recipes_by_format():

@@ -217,7 +217,7 @@ def test_the_frequencies_are_those_of_a_mixture_of_logistics(channels, levels):
     )
     centres = random.integers(0, 255 * UNIT, (n, channels))
     near = (centres / UNIT + random.normal(0, 10, centres.shape)).clip(0, 255)
-    pixels = np.rint(near * (levels - 1) / 255).astype(np.uint8)
+    pixels = np.rint(near * (levels - 1) / 255).astype(np.int64)
     low, high = np.empty((2, n, channels), dtype=np.int64)
     mixture.shares(parameters, centres, pixels, k, *mixture.tables(levels).all, low, high)
     coded = np.log2((high - low) / TOTAL).sum(axis=1)

@@ -84,18 +84,16 @@ def test_the_code_is_the_shortest_number_in_the_interval_and_decodes(seed, n, li
 
 
 def test_a_carry_runs_through_bytes_that_are_full():
-    # A unit of the least width at the very end of every share, then one that adds to it.
-    last = np.array([0, TOTAL - 1, TOTAL], dtype=np.int64)
-    carried = 0
-    for n in range(1, 40):
-        for tail in ([0, 1, TOTAL], [0, TOTAL // 2, TOTAL], [0, TOTAL - 1, TOTAL]):
-            alphabets = [last] * n + [np.array(tail, dtype=np.int64)] * 3
-            for symbols in ([1] * n + [0, 0, 0], [1] * n + [1, 0, 1], [1] * n + [1, 1, 1]):
-                low, high = shares(alphabets, symbols)
-                code = range_coder.encode(low, high)
-                carried += b"\xff\xff\xff" in code
-                assert decoded(code, alphabets) == symbols
-    assert carried > 20
+    # The middle symbol is a narrow interval around one half, and the next decides on which side.
+    half = np.array([0, TOTAL // 2 - 1, TOTAL // 2 + 1, TOTAL], dtype=np.int64)
+    for n in range(1, 12):
+        for side in (0, 1):
+            alphabets = [half] * n + [np.array([0, TOTAL // 2, TOTAL], dtype=np.int64)] * 9
+            symbols = [1] * n + [side] + [1, 0, 1, 1, 0, 0, 1, 1]
+            code = range_coder.encode(*shares(alphabets, symbols))
+            full = (23 * n - 8) // 8
+            assert code.startswith(b"\x80" + bytes(full) if side else b"\x7f" + b"\xff" * full)
+            assert decoded(code, alphabets) == symbols
 
 
 @pytest.mark.parametrize("seed", range(5))

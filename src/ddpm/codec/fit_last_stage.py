@@ -7,7 +7,8 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddpm.codec.last_stage import LastStage
+from ddpm.codec.muon import Muon
 from ddpm.codec.snapping import Grid
 from ddpm.codec.window_network import WindowNetwork
 from ddpm.codec.window_pool import BATCH, Pool
@@ -40,13 +42,15 @@ class Recipe:
         components: of the mixture.
         grid: that x^_0 is rounded to.
         windows: in one step.
-        lr: learning rate of AdamW after the warm-up; it falls to 0 along half a cosine.
+        lr: learning rate of AdamW, for all but the hidden matrices, after the warm-up; it falls to
+            0 along half a cosine.
+        muon: that of Muon, for the hidden matrices; None for AdamW there too.
         warmup: steps.
         decay: of the average of the weights.
         pool: images that windows are drawn from at a time, a multiple of BATCH.
         renew: steps after which a batch of them is replaced, with another timestep and noise.
         flip: mirror every second batch.
-        bf16: multiply in bfloat16.
+        bf16: multiply in bfloat16; None where the CPU has instructions for it.
     """
 
     width: int = 160
@@ -55,21 +59,30 @@ class Recipe:
     grid: Grid = field(default_factory=Grid)
     windows: int = 2048
     lr: float = 2e-3
+    muon: float | None = 6e-3
     warmup: int = 200
     decay: float = 0.999
     pool: int = 128 * BATCH
-    renew: int = 400
+    renew: int = 800
     flip: bool = False
-    bf16: bool = False
+    bf16: bool | None = None
 
 
 def usual_recipe(image_format: ImageFormat) -> Recipe:
-    """A small network for small grey images, the usual one for others."""
-    if image_format.channels == 1:
-        small = image_format.height * image_format.width <= 256
-        recipe = Recipe(width=48 if small else 96, components=4 if small else 6)
-        return replace(recipe, pool=24 * BATCH, renew=200, windows=1024) if small else recipe
-    return Recipe()
+    """The usual network; for small grey images, of which there are few, a smaller one that learns
+    slowly: with Muon it overfits on the digits.
+    """
+    if image_format.channels > 1:
+        return Recipe()
+    if image_format.height * image_format.width > 256:
+        return Recipe(width=96)
+    return Recipe(32, components=4, windows=1024, muon=None, pool=24 * BATCH, renew=200)
+
+
+def multiplies_bf16() -> bool:
+    """Whether the CPU has instructions for bfloat16, as far as PyTorch can tell."""
+    found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 class Fit:
@@ -97,12 +110,18 @@ class Fit:
         self.images, self.format, self.predict = images, image_format, predict
         self.recipe, self.seed, self.step, self.batches = recipe, seed, 0, 0
         self.elapsed, self.loss = 0.0, 0.0
+        self.ahead = ThreadPoolExecutor(1)
+        self.drawn: dict[int, Future[tuple[Tensor, Tensor, Tensor]]] = {}
         parts = recipe.components, recipe.width, recipe.depth
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = WindowNetwork(image_format.channels, timesteps, *parts)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), recipe.lr, fused=True)
+        self.bf16 = multiplies_bf16() if recipe.bf16 is None else recipe.bf16
+        matrices = [] if recipe.muon is None else self.network.matrices
+        rest = [p for p in self.network.parameters() if all(p is not m for m in matrices)]
+        self.optimizer = torch.optim.AdamW(rest, recipe.lr, fused=True)
+        self.muon = Muon(matrices, torch.bfloat16 if self.bf16 else torch.float32)
         size = min(recipe.pool, -(-len(images) // BATCH) * BATCH)
         self.pool = Pool(image_format, recipe.grid, self.network.knots, size)
 
@@ -121,19 +140,29 @@ class Fit:
         self.pool.put(number, images, self.predict(images, timestep, number), timestep, self.seed)
         self.batches += 1
 
+    def draw(self, step: int) -> None:
+        """Begin to draw the windows of a step, in another thread."""
+        random = np.random.default_rng([self.seed, 0, step])
+        self.drawn[step] = self.ahead.submit(self.pool.draw, self.recipe.windows, random)
+
     def advance(self, done: float) -> None:
-        """One step of AdamW, at a share `done` of the whole training."""
-        recipe, random = self.recipe, np.random.default_rng([self.seed, 0, self.step])
-        features, levels, centres = self.pool.draw(recipe.windows, random)
+        """One step of AdamW, at a share `done` of the training; a new batch, if it is time."""
+        recipe = self.recipe
+        if self.step not in self.drawn:
+            self.draw(self.step)
+        features, levels, centres = self.drawn.pop(self.step).result()
+        if (self.step + 1) % recipe.renew:  # the pool stays as it is
+            self.draw(self.step + 1)
         rise = min(1.0, (self.step + 1) / recipe.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.lr * rise * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
+        rate = rise * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+        self.optimizer.param_groups[0]["lr"] = recipe.lr * rate
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             found = self.network(features).float()
         loss = self.network.nats(found, levels, centres, self.format.levels).mean()
-        self.optimizer.zero_grad()
+        self.network.zero_grad()
         loss.backward()
         self.optimizer.step()
+        self.muon.step((recipe.muon or 0) * rate)
         self.step += 1
         now = float(loss.detach()) / math.log(2) / self.format.channels
         self.loss += (now - self.loss) * (0.02 if self.step > 50 else 1 / self.step)
@@ -141,6 +170,8 @@ class Fit:
             weight = 1 - min(recipe.decay, self.step / (10 + self.step))
             shadow, current = self.average.parameters(), self.network.parameters()
             torch._foreach_lerp_(list(shadow), list(current), weight)
+        if self.step % recipe.renew == 0:
+            self.renew()
 
     def frozen(self) -> LastStage:
         """The averaged network in integers."""
@@ -156,6 +187,8 @@ class Fit:
         for number, state in self.optimizer.state_dict()["state"].items():
             for name, value in state.items():
                 tensors[f"optimizer.{number}.{name}"] = value
+        for number, value in enumerate(self.muon.momenta):
+            tensors[f"muon.{number}"] = value
         described = {"step": self.step, "batches": self.batches, "elapsed": self.elapsed}
         metadata = {"described": json.dumps({**described, "of": self.described})}
         atomically(path, lambda beside: save_file(tensors, beside, metadata))
@@ -188,6 +221,8 @@ class Fit:
                 _, number, key = name.split(".")
                 found.setdefault(int(number), {})[key] = value
         self.optimizer.load_state_dict({**state, "state": found})
+        for number, momentum in enumerate(self.muon.momenta):
+            momentum.copy_(tensors[f"muon.{number}"])
         self.step, self.elapsed = described["step"], described["elapsed"]
         self.batches = max(0, described["batches"] - self.pool.size // BATCH)
 
@@ -269,10 +304,9 @@ def fit_last_stage(
             fit.save(checkpoint)
             saved = now
         if done >= 1:
+            fit.ahead.shutdown()
             return fit.frozen()
         fit.advance(done)
-        if fit.step % recipe.renew == 0:
-            fit.renew()
         if fit.step % 50 == 0:
             _tell(progress, fit, steps, total, before)
 

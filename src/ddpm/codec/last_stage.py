@@ -186,7 +186,7 @@ class LastStage:
         tables, layout = mixture.tables(self.levels), Layout(sizes)
         planes = layout.padded(centres, OUTSIDE)
         residuals = layout.padded(tables.values[pixels] - centres, 0)
-        centres, pixels = centres[layout.order], pixels[layout.order]
+        centres, pixels = centres[layout.order], pixels[layout.order].astype(np.int64)
         low, high = np.empty_like(centres), np.empty_like(centres)
         for begin in range(0, layout.pixels, CHUNK):
             here = slice(begin, begin + CHUNK)
@@ -222,7 +222,7 @@ class LastStage:
         for here, begun in self._waves(layout, planes, timestep):
             corners, strides = layout.corners[here], layout.strides[here]
             parameters = self.network.finish(begun, residuals, corners, strides)
-            found = levels[layout.order[here]]
+            found = levels[layout.order[here]].astype(np.int64)
             count = mixture.decode(
                 parameters,
                 centres[here],

@@ -60,7 +60,7 @@ class Tables:
     values: Ints
 
     @property
-    def all(self) -> tuple[Ints, ...]:
+    def all(self) -> tuple[Ints, Ints, Ints, Ints, Ints]:
         """In the order in which compiled functions take them."""
         return self.sigmoid, self.exponential, self.inverse, self.edges, self.values
 
@@ -81,7 +81,10 @@ def tables(levels: int) -> Tables:
     rounded = (np.rint(table).astype(np.int64) for table in real_tables())
     level, steps = np.arange(levels, dtype=np.int64), 2 * (levels - 1)
     edges = ((2 * level[:-1] + 1) * (255 * MEAN) * 2 + steps) // (2 * steps)
-    found = Tables(*rounded, edges, (level * (255 * UNIT) * 4 + steps) // (2 * steps))
+    sigmoid, exponential, inverse = rounded
+    found = Tables(
+        sigmoid, exponential, inverse, edges, (level * (255 * UNIT) * 4 + steps) // (2 * steps)
+    )
     for array in vars(found).values():
         array.setflags(write=False)
     return found
@@ -192,7 +195,7 @@ def _learn(
 def shares(
     parameters: Ints,
     centres: Ints,
-    levels: Bytes,
+    levels: Ints,
     components: int,
     sigmoid: Ints,
     exponential: Ints,
@@ -219,7 +222,7 @@ def shares(
         _begin(parameters[i], weights, exponential)
         for c in range(channels):
             _channel(parameters[i], c, channels, centres[i], known, means, inverse, scales)
-            level = np.int64(levels[i, c])
+            level = levels[i, c]
             low[i, c] = cumulative(level, weights, means, inverse, edges, sigmoid)
             high[i, c] = cumulative(level + 1, weights, means, inverse, edges, sigmoid)
             known[c] = values[level] - centres[i, c]
@@ -230,7 +233,7 @@ def shares(
 def decode(
     parameters: Ints,
     centres: Ints,
-    levels: Bytes,
+    levels: Ints,
     components: int,
     sigmoid: Ints,
     exponential: Ints,

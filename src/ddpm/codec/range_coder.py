@@ -33,7 +33,8 @@ CODE, WIDTH, SLACK, POSITION = range(4)  # of a decoder's state
 def compiled(function: Function) -> Function:
     """`function` as machine code that lets other threads run."""
     plain = inspect.unwrap(function)  # without the checks of its annotations
-    return numba.njit(nogil=True, cache=True)(plain)  # type: ignore[no-any-return]
+    made: Any = numba.njit(nogil=True, cache=True)(plain)
+    return made
 
 
 def encode(low: Ints, high: Ints) -> bytes:

@@ -75,9 +75,9 @@ class Grid:
             a smaller one than was asked for had no better offset among all `TRIES`.
         """
         count, width = self.blocks(len(xstart)), FINE * self.cell
-        places = np.full(count * self.block, np.nan)
-        places[: len(xstart)] = to_bytes(xstart) * FINE
-        places = places.reshape(count, self.block)
+        flat = np.full(count * self.block, np.nan)
+        flat[: len(xstart)] = to_bytes(xstart) * FINE
+        places = flat.reshape(count, self.block)
         chosen, kept = np.zeros(count, dtype=np.int64), np.full(count, -1.0)
         left = np.arange(count)
         for number, offset in enumerate(self.offsets):

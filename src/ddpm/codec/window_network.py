@@ -63,9 +63,16 @@ class WindowNetwork(nn.Module):
             scales.copy_(USUAL_SCALE + torch.linspace(-1.5, 1.5, components))
             slopes.zero_()
 
+    @property
+    def matrices(self) -> list[Tensor]:
+        """The weights of the hidden layers."""
+        return [
+            layer.weight for layer in (self.first, *self.hidden) if isinstance(layer, nn.Linear)
+        ]
+
     def forward(self, x: Float[Tensor, "b inputs"]) -> Float[Tensor, "b outputs"]:
         """The parameters of the mixture; `parts` names them."""
-        # No activation comes near the integers' CEILING, and relu's gradient is quicker than clamp's.
+        # None comes near the integers' CEILING, and relu's gradient is quicker than clamp's.
         h = self.first(x).relu()
         for layer in self.hidden:
             h = layer(h).relu()
@@ -129,8 +136,9 @@ class WindowNetwork(nn.Module):
         """
         zero = torch.zeros(self.first.out_features), torch.zeros(self.channels)
         layers = [integers(self.first.weight, zero[0], FIRST_BITS)]
-        layers += [integers(layer.weight, layer.bias, FRACTION) for layer in self.hidden]
-        layers.append(integers(self.last.weight, self.last.bias, FRACTION))
+        for layer in (*self.hidden, self.last):
+            assert isinstance(layer, nn.Linear)
+            layers.append(integers(layer.weight, layer.bias, FRACTION))
         skip = integers(self.skip.weight, zero[1], FIRST_BITS)
         return IntegerNetwork(self.channels, self.components, self.knots, skip, tuple(layers))
 

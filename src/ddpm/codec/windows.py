@@ -88,7 +88,7 @@ class Layout:
 
 @compiled
 def gather_known(
-    planes: Planes, corners: Ints, strides: Ints, timestep: Ints, out: NDArray[np.float64]
+    planes: Planes, corners: Ints, strides: Ints, timestep: Ints, out: NDArray
 ) -> None:
     """The features that both sides know from the start.
 
@@ -110,9 +110,9 @@ def gather_known(
                 for c in range(channels):
                     value = 0
                     if place == middle:
-                        value = np.int64(planes[place, c]) - 255 * UNIT // 2
+                        value = int(planes[place, c]) - 255 * UNIT // 2
                     elif exists:
-                        value = np.int64(planes[place, c]) - np.int64(planes[middle, c])
+                        value = int(planes[place, c]) - int(planes[middle, c])
                     out[i, column * channels + c] = min(max(value, -LIMIT), LIMIT)
         row = min(i, len(timestep) - 1)
         for k in range(timestep.shape[1]):
@@ -120,7 +120,7 @@ def gather_known(
 
 
 @compiled
-def gather_past(residuals: Planes, corners: Ints, strides: Ints, out: NDArray[np.float64]) -> None:
+def gather_past(residuals: Planes, corners: Ints, strides: Ints, out: NDArray) -> None:
     """The residuals before each pixel: `out`, [n, PAST channels], is filled in."""
     channels = residuals.shape[1]
     for i in range(len(corners)):
@@ -129,7 +129,7 @@ def gather_past(residuals: Planes, corners: Ints, strides: Ints, out: NDArray[np
             place = corners[i] + dy * strides[i]
             for dx in range(SIDE if dy < REACH else REACH):
                 for c in range(channels):
-                    value = np.int64(residuals[place + dx, c])
+                    value = int(residuals[place + dx, c])
                     out[i, column] = min(max(value, -LIMIT), LIMIT)
                     column += 1
 
