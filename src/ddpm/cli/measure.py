@@ -196,11 +196,8 @@ def last_stage_words(model: Ddpm) -> list[str]:
     """What the exact pixels of a compressed image take."""
     if model.coding is None:
         return []
-    least = min(model.coding.ends, key=lambda t: model.coding.ends[t])
-    return [
-        f"last stage of compressed files: {model.coding.ends[least]:.3f} bits/dim where the path "
-        f"ends at t = {least + 1}"
-    ]
+    costs, t = min((costs, t) for t, costs in model.coding.ends.items())
+    return [f"last stage of compressed files: {costs:.3f} bits/dim, where the path ends at {t}"]
 
 
 def forecast(model: Ddpm, source: ImageSource, args: Measure) -> str:

@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm.codec.prices import with_overhead
+from ddpm.codec.prices import SENT, step_price
 from ddpm.codec.route import FINE, MAX_STEPS, Route
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.errors import check
@@ -59,7 +59,7 @@ def choose_route(
         f"steps must lie in 2..{most}, got {steps}",
     )
     numbers = tiles * math.prod(error.xstart_mse.shape[1:])
-    prices = with_overhead(numbers * step_costs(schedule, error))
+    prices = np.asarray(step_price(numbers * step_costs(schedule, error)))
     timesteps = np.arange(schedule.num_timesteps)
     costs = np.interp(timesteps, known, [ends[t] for t in known.tolist()]) * numbers
     allowed = (timesteps >= low) & (timesteps <= high)
@@ -91,5 +91,5 @@ def _priced(
     kl = np.array(
         [step_bits(g, e).sum() for g, e in zip(gains, error.at(falling[:-1]), strict=True)]
     )
-    bits = with_overhead(tiles * kl) / tiles
-    return Route(tuple(map(int, falling)), tuple(round(FINE * float(b)) for b in bits))
+    prices = tuple(round(FINE * bits) for bits in (SENT * kl).tolist())
+    return Route(tuple(map(int, falling)), prices)

@@ -10,6 +10,7 @@ Array = NDArray[np.float64]
 LOSS = 0.062  # bits that a long path takes beyond each bit of its KL
 END = 4.5  # bits that every path of more than a few loses besides, at its end
 SHORT = 4.0  # KL of a path, in bits, that loses half of END
+SENT = 1.15  # that the sender takes, more than the search loses: later steps have less to tell
 COUNT = 1.5  # bits that say how many bits a step has, in eighths of what the last step foretold
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ddpm.codec.bits import BitReader, BitWriter, EndOfData
 from ddpm.codec.model import CodecModel
-from ddpm.codec.prices import with_overhead
+from ddpm.codec.prices import SENT
 from ddpm.codec.route import Route
 from ddpm.codec.tree_code import Tree, TreeCode
 from ddpm.codec.tiles import Size, cut, grid, join
@@ -161,7 +161,7 @@ def _send_step(
     kl = nats / math.log(2)
     expected = walk.expected_bits(index)
     unit = quantum(expected)
-    wanted = max(round((float(with_overhead(kl)) - expected) / unit), -(expected // unit))
+    wanted = max(round((SENT * kl - expected) / unit), -(expected // unit))
     change = (min(expected + wanted * unit, MAX_RATE * len(target)) - expected) // unit
     tree = walk.tree(index, expected + change * unit)
     spent.side.append(out.signed_gamma(change))
