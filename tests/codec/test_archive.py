@@ -377,16 +377,13 @@ def test_one_image_of_many_parts_is_read_without_the_others(model):
     assert len(file.header.parts) == 2
     walked = []
     for number in (0, 1023, 1024, 1030):
-        calls = []
         one = model.decompress(
-            file, only=[number], progress=lambda done, total, label: calls.append(total)
+            file, only=[number], progress=lambda done, total, label: walked.append(total)
         )
         assert one.exact
         assert one.numbers == [number]
         assert torch.equal(one.images[0], images[number])
-        walked.append(calls[-1])
-    assert walked[0] == walked[1] == 2 * 1024
-    assert walked[2] == walked[3] == 2 * (6 + 38)
+    assert list(dict.fromkeys(walked)) == [2 * 1024, 2 * (6 + 38)]
 
 
 @pytest.mark.slow

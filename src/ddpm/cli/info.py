@@ -1,5 +1,5 @@
-"""`ddpm info RUN|PICTURE|FILE|PRESET`: what a model is, where a picture comes from, what a compressed
-file holds, or what a run of a preset will cost."""
+"""`ddpm info RUN|PICTURE|FILE|PRESET`: what a model is, where a picture comes from, what a
+compressed file holds, or what a run of a preset will cost."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ USAGE = """usage: ddpm info RUN
 
 Say what the model in a run or checkpoint is; or what a picture or a set of samples
 says of its making, with the command that draws it again (from RUN); or what a file of
-`ddpm compress` holds and needs; or what a run of a preset will cost on this machine, for which a few training steps are timed. OPTIONS
-are those of `ddpm train PRESET`, and with one of them a name means the preset. So it
-does behind --preset: `ddpm info --preset my_package.my_preset`. Otherwise a run or a
-file of that name, or a model that comes with the package, comes first.
+`ddpm compress` holds and needs; or what a run of a preset will cost on this machine,
+for which a few training steps are timed. OPTIONS are those of `ddpm train PRESET`,
+and with one of them a name means the preset. So it does behind --preset: `ddpm info
+--preset my_package.my_preset`. Otherwise a run or a file of that name, or a model that
+comes with the package, comes first.
 """
 DRAW = (
     "sample",

@@ -30,7 +30,7 @@ STEPS, MORE = 3000, 4  # of the training for 8x8 grey pixels, and per value abov
 
 
 def usual_steps(image_format: ImageFormat) -> int:
-    """How many steps the last stage is trained by default: 3,000 for digits, 15,000 for CIFAR-10."""
+    """Of the last stage's training by default: 3,000 for digits, 15,000 for CIFAR-10."""
     return STEPS + MORE * max(0, min(math.prod(image_format.shape), 3072) - 64)
 
 

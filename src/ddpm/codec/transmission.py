@@ -23,8 +23,8 @@ from ddpm.codec.bits import BitReader, BitWriter, EndOfData
 from ddpm.codec.model import CodecModel
 from ddpm.codec.prices import SENT
 from ddpm.codec.route import Route
-from ddpm.codec.tree_code import Tree, TreeCode
 from ddpm.codec.tiles import Size, cut, grid, join
+from ddpm.codec.tree_code import Tree, TreeCode
 from ddpm.diffusion.gaussian import PMeanVariance
 from ddpm.errors import check
 from ddpm.runtime.progress import Counter
