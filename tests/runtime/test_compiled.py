@@ -13,7 +13,8 @@ from ddpm.runtime.compiled import Compiled, compiled
 
 MODULE = """
 import numpy as np
-from factor import FACTOR, offset
+from factor import FACTOR
+from offset import offset
 from ddpm.runtime.compiled import compiled
 
 @compiled
@@ -31,10 +32,8 @@ if __name__ == "__main__":
     import sums, sys
     print(sums.total(5), sum(getattr(sums.total.dispatcher, "stats").cache_hits.values()))
 """
-FACTOR = """
+OFFSET = """
 from ddpm.runtime.compiled import compiled
-
-FACTOR = {factor}
 
 @compiled
 def offset(x):
@@ -153,8 +152,9 @@ def program(tmp_path):
 
     def write(factor=3, offset="1"):
         (tmp_path / "sums.py").write_text(MODULE)
-        (tmp_path / "factor.py").write_text(FACTOR.format(factor=factor, offset=offset))
-        for old in (tmp_path / "__pycache__").glob("factor*"):
+        (tmp_path / "factor.py").write_text(f"FACTOR = {factor}")
+        (tmp_path / "offset.py").write_text(OFFSET.format(offset=offset))
+        for old in (tmp_path / "__pycache__").glob("*.pyc"):
             old.unlink()
         return [sys.executable, "-W", "error", str(tmp_path / "sums.py")]
 
