@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import pytest
+from numba.core.codegen import JITCPUCodegen
 
 from ddpm.runtime import compiled as module
 from ddpm.runtime.compiled import Compiled, compiled
@@ -124,6 +125,14 @@ def test_a_numba_that_keeps_code_in_another_way_costs_the_cache_only(folder, mon
     again()
     monkeypatch.delattr(numba.core.compiler.CompileResult, "_rebuild")
     assert again() == (45, 0)
+
+
+def test_another_processor_with_the_same_home_finds_nothing(folder, monkeypatch):
+    again()
+    monkeypatch.setattr(JITCPUCodegen, "magic_tuple", lambda codegen: ("another", "", ""))
+    assert again() == (45, 0)
+    assert again() == (45, 1)
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_several_threads_may_be_the_first():
