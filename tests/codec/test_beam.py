@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpm.codec import beam
+from ddpm.codec import beam, tree_code
 from ddpm.codec.beam import BRANCH_BITS, LOWEST_BITS, ROWS, STRETCH_BITS, STRIDE, UNITS
 from ddpm.codec.transmission import delivered
 from ddpm.codec.tree_code import TreeCode, book, codebook, enter
@@ -26,10 +26,12 @@ def exact_target(d, scale=1.0, narrow=0):
     return mean, variance
 
 
-def slow_search(tree, mean, variance):
+def slow_search(tree, mean, variance, table=None):
     """`Tree.search` in Python's own integers: nothing overflows and nothing is shifted wrongly."""
-    goal = beam.integer_target(mean, variance, tree.signs, tree.dims, book().largest)
-    table = codebook().astype(np.float64).tolist()
+    table = codebook() if table is None else table
+    largest = beam.integer_book(table).largest
+    goal = beam.integer_target(mean, variance, tree.signs, tree.dims, largest)
+    table = table.astype(np.float64).tolist()
     lines = [[round(UNITS * n) for n in row] for row in table]
     squares = [[round(UNITS * n * n) for n in row] for row in table]
     linear, square = goal.linear.tolist(), goal.square.tolist()
@@ -168,6 +170,18 @@ def test_the_largest_gain_that_a_table_could_give_is_right(stretches):
             assert np.abs(each.sum(axis=1)).max() < 2**31
         assert np.abs(gains.astype(np.int64)).max() > 2 ** (BRANCH_BITS - 5)
         assert np.abs(gains.astype(np.int64)).max() < 2 ** (BRANCH_BITS + 0.1)
+
+
+def test_paths_as_far_behind_as_a_table_could_leave_them_stay_in_their_bits(monkeypatch):
+    table = np.full(codebook().shape, np.abs(codebook()).max(), np.float32)
+    table *= np.random.default_rng(0).choice([-1, 1], (ROWS, 1)).astype(np.float32)
+    monkeypatch.setattr(tree_code, "book", lambda: beam.integer_book(table))
+    for key in range(5):
+        tree = TreeCode(1, beam=512).grow(16 * 9, 9, key)  # all paths are kept
+        mean, variance = 1.4 * tree.signs, np.ones(16 * 9, np.float32)
+        gain = beam.integer_target(mean, variance, tree.signs, tree.dims, book().largest)
+        assert 9 * 2 * 16 * int(gain.linear[0]) * UNITS * 4 >> gain.shift > 2**31
+        assert tree.search(mean, variance).tolist() == slow_search(tree, mean, variance, table)
 
 
 def test_equal_paths_the_first_is_taken():

@@ -7,13 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import pytest
+from numba.core.codegen import JITCPUCodegen
 
 from ddpm.runtime import compiled as module
 from ddpm.runtime.compiled import Compiled, compiled
 
 MODULE = """
 import numpy as np
-from factor import FACTOR, offset
+from factor import FACTOR
+from offset import offset
 from ddpm.runtime.compiled import compiled
 
 @compiled
@@ -31,10 +33,8 @@ if __name__ == "__main__":
     import sums, sys
     print(sums.total(5), sum(getattr(sums.total.dispatcher, "stats").cache_hits.values()))
 """
-FACTOR = """
+OFFSET = """
 from ddpm.runtime.compiled import compiled
-
-FACTOR = {factor}
 
 @compiled
 def offset(x):
@@ -127,6 +127,14 @@ def test_a_numba_that_keeps_code_in_another_way_costs_the_cache_only(folder, mon
     assert again() == (45, 0)
 
 
+def test_another_processor_with_the_same_home_finds_nothing(folder, monkeypatch):
+    again()
+    monkeypatch.setattr(JITCPUCodegen, "magic_tuple", lambda codegen: ("another", "", ""))
+    assert again() == (45, 0)
+    assert again() == (45, 1)
+    assert len(list(folder.iterdir())) == 2
+
+
 def test_several_threads_may_be_the_first():
     function = Compiled(triangle.function)
     with ThreadPoolExecutor(4) as pool:
@@ -153,8 +161,9 @@ def program(tmp_path):
 
     def write(factor=3, offset="1"):
         (tmp_path / "sums.py").write_text(MODULE)
-        (tmp_path / "factor.py").write_text(FACTOR.format(factor=factor, offset=offset))
-        for old in (tmp_path / "__pycache__").glob("factor*"):
+        (tmp_path / "factor.py").write_text(f"FACTOR = {factor}")
+        (tmp_path / "offset.py").write_text(OFFSET.format(offset=offset))
+        for old in (tmp_path / "__pycache__").glob("*.pyc"):
             old.unlink()
         return [sys.executable, "-W", "error", str(tmp_path / "sums.py")]
 
