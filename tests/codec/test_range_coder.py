@@ -128,3 +128,10 @@ def test_what_no_encoder_wrote_decodes_to_some_symbols(code, seed, complete):
     found = decoded(code, alphabets, complete)
     assert len(found) == 40 or not complete
     assert all(0 <= s < len(a) - 1 for s, a in zip(found, alphabets, strict=False))
+
+
+def test_bytes_beyond_every_share_are_those_of_the_last_symbol():
+    last = np.array([0, TOTAL - 1, TOTAL], dtype=np.int64)
+    even = np.array([0, TOTAL // 3, TOTAL], dtype=np.int64)
+    for alphabets in ([last] * 40, [even, last] * 20):
+        assert decoded(b"\xff" * 300, alphabets) == [1] * 40
