@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+UNIT, LARGEST_RATIO = 1 << 12, 1 << 20  # of the ratios of a forecast
+COARSE = 8  # parts of a forecast that the count of a step's bits is told in
 
 LOSS = 0.062  # bits that a long path takes beyond each bit of its KL
 END = 4.5  # bits that every path of more than a few loses besides, at its end
@@ -33,3 +38,27 @@ def path_bits(kl: Array | float) -> Array | float:
 def step_price(kl: Array | float) -> Array | float:
     """What a step takes: its path, and the count of its bits."""
     return path_bits(kl) + COUNT
+
+
+@dataclass
+class Forecast:
+    """How many bits the next step should have, from its price and from what steps before it had.
+
+    Both sides follow it, in integers.
+    """
+
+    ratio: int = UNIT
+    """Of what steps had to their prices, in units of 1 / UNIT."""
+
+    def bits(self, price: int) -> int:
+        """Of a step of that price."""
+        return price * self.ratio // UNIT
+
+    def quantum(self, price: int) -> int:
+        """The multiple in which the step may differ from it."""
+        return max(1, self.bits(price) // COARSE)
+
+    def learn(self, price: int, bits: int) -> None:
+        """What the step had."""
+        if price:
+            self.ratio = (self.ratio + min(bits * UNIT // price, LARGEST_RATIO)) // 2

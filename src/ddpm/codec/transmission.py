@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ddpm.codec.bits import BitReader, BitWriter, EndOfData
 from ddpm.codec.model import CodecModel
-from ddpm.codec.prices import SENT
+from ddpm.codec.prices import SENT, Forecast
 from ddpm.codec.route import Route
 from ddpm.codec.tiles import Size, cut, grid, join
 from ddpm.codec.tree_code import Tree, TreeCode
@@ -89,8 +89,8 @@ class Walk:
             self.counter.advance(len(batch))
         return PMeanVariance(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
-    def expected_bits(self, index: int) -> int:
-        """What the path of a step should take, by the measured error."""
+    def price(self, index: int) -> int:
+        """Bits that the path of a step should take, by the measured error."""
         return self.route.expected_bits(self.route.steps - 1 - index, len(self.start))
 
     def tree(self, index: int, bits: int) -> Tree:
@@ -115,11 +115,6 @@ class Walk:
         return self.blocks(p.pred_xstart.cpu())
 
 
-def quantum(expected: int) -> int:
-    """The multiple in which the count of a step's bits differs from the expected one."""
-    return max(1, math.isqrt(expected) // 2)
-
-
 def send(walk: Walk, images: Sequence[UInt8[Tensor, "c _h _w"]], spent: Spent) -> bytes:
     """Algorithm 3: the payload of a part.
 
@@ -131,11 +126,11 @@ def send(walk: Walk, images: Sequence[UInt8[Tensor, "c _h _w"]], spent: Spent) -
     out = BitWriter()
     tiles, _ = cut(images, walk.model.format.shape)
     x_start = walk.model.format.to_unit(tiles).to(walk.model.device)
-    x = walk.start
+    x, forecast = walk.start, Forecast()
     with torch.inference_mode():
         for index in range(walk.chain.num_timesteps - 1, 0, -1):
             p = walk.predict(x, index)
-            x = walk.advance(p, _send_step(walk, index, x_start, x, p, out, spent))
+            x = walk.advance(p, _send_step(walk, index, x_start, x, p, forecast, out, spent))
         xstart = walk.xstart(walk.predict(x, 0))
     coding = walk.model.coding
     code = coding.last_stage.encode(images, xstart, walk.route.last, coding.margin)
@@ -149,6 +144,7 @@ def _send_step(
     x_start: Tensor,
     x: Tensor,
     p: PMeanVariance,
+    forecast: Forecast,
     out: BitWriter,
     spent: Spent,
 ) -> np.ndarray:
@@ -159,17 +155,19 @@ def _send_step(
     ratio = (variance / p.variance).expand(p.mean.shape).cpu().numpy().reshape(-1)
     nats = 0.5 * (target**2 + ratio - 1 - np.log(ratio)).astype(np.float64).sum()
     kl = nats / math.log(2)
-    expected = walk.expected_bits(index)
-    unit = quantum(expected)
+    price = walk.price(index)
+    expected, unit = forecast.bits(price), forecast.quantum(price)
     wanted = max(round((SENT * kl - expected) / unit), -(expected // unit))
     change = (min(expected + wanted * unit, MAX_RATE * len(target)) - expected) // unit
-    tree = walk.tree(index, expected + change * unit)
+    count = expected + change * unit
+    forecast.learn(price, count)
+    tree = walk.tree(index, count)
     spent.side.append(out.signed_gamma(change))
     path = tree.search(target, ratio)
     out.integers(path, tree.bits)
     z = tree.vector(path)
     spent.kl.append(kl)
-    spent.path.append(expected + change * unit)
+    spent.path.append(count)
     spent.delivered.append(delivered(z, target, ratio))
     return z
 
@@ -218,11 +216,11 @@ def receive(
     """
     bits, found = BitReader(payload), list[Received]()
     last = walk.chain.num_timesteps - 1
-    x = walk.start
+    x, forecast = walk.start, Forecast()
     with torch.inference_mode():
         for index in range(last, 0, -1):
             try:
-                tree, path = _receive_step(walk, index, bits)
+                tree, path = _receive_step(walk, index, forecast, bits)
                 end = bits.position
             except EndOfData:
                 end = 8 * len(payload) + 1
@@ -244,14 +242,17 @@ def receive(
     return found
 
 
-def _receive_step(walk: Walk, index: int, bits: BitReader) -> tuple[Tree, np.ndarray]:
+def _receive_step(
+    walk: Walk, index: int, forecast: Forecast, bits: BitReader
+) -> tuple[Tree, np.ndarray]:
     """The trees of one step and the path through them; `EndOfData` if it is not all there."""
-    expected = walk.expected_bits(index)
-    count = expected + bits.signed_gamma() * quantum(expected)
+    price = walk.price(index)
+    count = forecast.bits(price) + bits.signed_gamma() * forecast.quantum(price)
     check(
-        0 <= count <= max(MAX_RATE * walk.start.numel(), expected),
+        0 <= count <= MAX_RATE * walk.start.numel(),
         "the payload of the file is damaged; fetch it again",
     )
+    forecast.learn(price, count)
     tree = walk.tree(index, count)
     return tree, bits.integers(tree.bits)
 
