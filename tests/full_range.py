@@ -21,11 +21,13 @@ def one_thread():
 
 
 def full_range_model(channels):
-    """The tiny model for 8x8 images of 256 grey levels, measured."""
+    """The tiny model for 8x8 images of 256 grey levels, measured, with a last stage."""
     tiny = tiny_model(channels=channels)
     image_format = ImageFormat(channels, 8, 8, 256)
     model = Ddpm(tiny.config, image_format, tiny.network, history=tiny.history)
-    model.measure(tiny_images(40, 256, channels))
+    images = tiny_images(40, 256, channels)
+    model.measure(images)
+    model.learn_coding(images, steps=5)
     return model
 
 

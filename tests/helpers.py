@@ -67,7 +67,7 @@ def tiny_model(seed=0, **options):
     return Ddpm(config, image_format, network.requires_grad_(False), history=history)
 
 
-def measured_model(n=40, coded=False, **options):
+def measured_model(n=40, coded=True, **options):
     """The same with its denoising error measured on `n` random images, and with a last stage that
     has hardly learned from them."""
     model = tiny_model(**options)

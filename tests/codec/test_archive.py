@@ -134,7 +134,7 @@ def test_images_of_all_sizes_in_one_file(model):
 
 
 def test_colour_images_through_a_colour_model():
-    model = measured_model(8, coded=True, channels=3)
+    model = measured_model(8, channels=3)
     images = list(colours(5, 1).images)
     assert all_equal(model.decompress(model.compress(images)).images, images)
     with pytest.raises(DdpmError, match="images of 3 channels"):

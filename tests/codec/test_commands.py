@@ -34,7 +34,7 @@ def test_a_folder_comes_back_bit_for_bit(run, folder, tmp_path, capsys):
     assert main(["decompress", str(run), str(file), "-o", str(out)]) == 0
     assert "exact" in capsys.readouterr().out
     for i in range(4):
-        assert np.array_equal(pixels(out / f"{i:06d}.png"), pixels(folder / f"{i}.png"))
+        assert np.array_equal(pixels(out / f"{i}.png"), pixels(folder / f"{i}.png"))
 
 
 def test_one_image_and_a_part_of_its_file(run, folder, tmp_path, capsys):
@@ -86,7 +86,7 @@ MISTAKES = {
     ],
     "another model": lambda r, f, p: ["decompress", other_model(p / "o"), str(f), "-o", "y"],
     "no file of ours": lambda r, f, p: ["decompress", r, damaged(f, p / "d", 0), "-o", "y"],
-    "another version": lambda r, f, p: ["decompress", r, damaged(f, p / "d", 2), "-o", "y"],
+    "another version": lambda r, f, p: ["decompress", r, damaged(f, p / "d", 1), "-o", "y"],
     "a damaged header": lambda r, f, p: ["decompress", r, damaged(f, p / "d", 8), "-o", "y"],
     "a cut header": lambda r, f, p: ["decompress", r, str(f), "-o", "y", "--bytes", "7"],
     "a damaged end": lambda r, f, p: ["decompress", r, damaged(f, p / "d", -1), "-o", "y"],

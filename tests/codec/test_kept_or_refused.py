@@ -48,7 +48,7 @@ def read(path):
 
 def compress(model, source, out, *options):
     """The command."""
-    return [str(a) for a in ("compress", model, source, "-o", out, "--steps", "1", *options)]
+    return [str(a) for a in ("compress", model, source, "-o", out, "--steps", "2", *options)]
 
 
 def come_back(model, source, folder, *options):

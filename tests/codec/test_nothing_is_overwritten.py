@@ -30,7 +30,7 @@ def made(tmp_path_factory):
         full_range_model(1).save(folder / "grey.safetensors")
         for source, out in (("set", "all.ddpm"), ("set/1.png", "one.ddpm")):
             arguments = [folder / "grey.safetensors", folder / source, "-o", folder / out]
-            assert main(["compress", *map(str, arguments), "--steps", "1"]) == 0
+            assert main(["compress", *map(str, arguments), "--steps", "2"]) == 0
     return folder
 
 
@@ -50,7 +50,7 @@ def place(tmp_path, made, monkeypatch):
 
 def compress(source, out):
     """The command's exit code."""
-    return main(["compress", "run", str(source), "-o", str(out), "--steps", "1"])
+    return main(["compress", "run", str(source), "-o", str(out), "--steps", "2"])
 
 
 def decompress(out, file="x.ddpm"):
@@ -100,7 +100,7 @@ def test_compressing_replaces_nothing_but_archives(name, place, capsys):
     if make:
         make(place)
     before = everything_below(place)
-    command = ["compress", "run", source, "-o", out, "--steps", "1"]
+    command = ["compress", "run", source, "-o", out, "--steps", "2"]
     refused(command, capsys, str(out).rpartition("/")[2])
     assert everything_below(place) == before
 
@@ -163,16 +163,17 @@ def single_and(make):
 
 # Where the pictures are told to go, and what makes that place first.
 PICTURES_OVER = {
-    "the-first-name": ("out", folder_with("000000.png")),
-    "the-last-name": ("out", folder_with("000002.png")),
-    "a-folder-of-a-name": ("out", lambda p: (p / "out" / "000001.png").mkdir(parents=True)),
+    "the-first-name": ("out", folder_with("0.png")),
+    "the-last-name": ("out", folder_with("2.png")),
+    "a-folder-of-a-name": ("out", lambda p: (p / "out" / "1.png").mkdir(parents=True)),
     "a-link-to-nowhere": (
-        "out", lambda p: (p / "out").mkdir() or link(p / "out" / "000001.png", "gone")
+        "out", lambda p: (p / "out").mkdir() or link(p / "out" / "1.png", "gone")
     ),
-    "all-the-names": ("out/", folder_with("000000.png", "000001.png", "000002.png")),
+    "all-the-names": ("out/", folder_with("0.png", "1.png", "2.png")),
     "a-picture": ("y.png", single_and(lambda p: text(p / "y.png"))),
     "a-picture-in-capitals": ("y.PNG", single_and(lambda p: text(p / "y.PNG"))),
     "its-original": ("set/1.png", single),
+    "the-originals": ("set", None),
     "a-file-in-place-of-a-folder": ("y", lambda p: text(p / "y")),
     "the-archive": ("x.ddpm", None),
     "the-archive-of-one": ("x.ddpm", single),
@@ -210,8 +211,8 @@ GOOD_PLACES = {
     "a-new-folder": ("out", None),
     "a-folder-below-new-ones": ("a/b/c", None),
     "an-empty-folder": ("out", folder_with()),
-    "a-folder-with-other-files": ("out", folder_with("1.png", "a.txt", "000003.png", "0.png")),
-    "the-folder-of-the-originals": ("set", None),
+    "a-folder-with-other-files": ("out", folder_with("01.png", "a.txt", "3.png", "000000.png")),
+    "a-folder-in-that-of-the-originals": ("set/again", None),
     "a-folder-with-a-dot": ("v1.0", None),
     "a-folder-with-a-dotted-word": ("my.pictures", None),
     "a-hidden-folder": (".out", None),
@@ -229,7 +230,7 @@ def test_pictures_come_to_lie_beside_what_is_there(name, place):
     after = everything_below(place)
     assert {path: after[path] for path in before} == before
     for i, picture in enumerate(PICTURES):
-        assert np.array_equal(pixels(place / out / f"{i:06d}.png"), picture)
+        assert np.array_equal(pixels(place / out / f"{i}.png"), picture)
 
 
 @pytest.mark.parametrize("out", ["y.png", "y.PNG", "new/y.png", "y.z.png", "folder"])
@@ -248,7 +249,7 @@ def give(monkeypatch, data):
 def test_an_archive_is_read_from_what_comes_in(place, monkeypatch):
     give(monkeypatch, (place / "x.ddpm").read_bytes())
     assert decompress("out", "-") == 0
-    assert np.array_equal(pixels(place / "out" / "000002.png"), PICTURES[2])
+    assert np.array_equal(pixels(place / "out" / "2.png"), PICTURES[2])
 
 
 def test_an_archive_is_read_from_a_named_pipe(place):
@@ -258,14 +259,44 @@ def test_an_archive_is_read_from_a_named_pipe(place):
     writer.start()
     assert decompress("out", "pipe") == 0
     writer.join(timeout=9)
-    assert np.array_equal(pixels(place / "out" / "000000.png"), PICTURES[0])
+    assert np.array_equal(pixels(place / "out" / "0.png"), PICTURES[0])
 
 
 def test_a_part_that_comes_in_is_a_part(place, monkeypatch, capsys):
-    give(monkeypatch, (place / "x.ddpm").read_bytes()[:60])
+    give(monkeypatch, (place / "x.ddpm").read_bytes()[:-9])
     capsys.readouterr()
     assert decompress("out", "-") == 0
     assert "not exact" in capsys.readouterr().out
+
+
+def test_numbers_instead_of_names(place):
+    assert main(["decompress", "run", "x.ddpm", "-o", "out", "--no-names"]) == 0
+    assert sorted(path.name for path in (place / "out").iterdir()) == [
+        f"{i:06d}.png" for i in range(3)
+    ]
+    assert main(["compress", "run", "set", "-o", "bare.ddpm", "--steps", "2", "--no-names"]) == 0
+    assert parse((place / "bare.ddpm").read_bytes()).header.names is None
+
+
+def test_some_of_the_pictures(place, capsys):
+    only = ["--only", "2.png", "0"]
+    assert main(["decompress", "run", "x.ddpm", "-o", "out", *only]) == 0
+    assert sorted(path.name for path in (place / "out").iterdir()) == ["0.png", "2.png"]
+    assert np.array_equal(pixels(place / "out" / "2.png"), PICTURES[2])
+    assert main(["decompress", "run", "x.ddpm", "-o", "one.png", "--only", "1.png"]) == 0
+    assert np.array_equal(pixels(place / "one.png"), PICTURES[1])
+    for bad in ("3", "9.png", "-1"):
+        refused(["decompress", "run", "x.ddpm", "-o", "y", f"--only={bad}"], capsys, bad)
+
+
+def test_a_name_that_leads_out_is_refused_and_numbers_are_offered(place, capsys):
+    file = parse((place / "x.ddpm").read_bytes())
+    bad = file.header.__class__(**vars(file.header) | {"names": ("../a.png", "b.png", "c.png")})
+    (place / "bad.ddpm").write_bytes(bad.pack() + file.payload)
+    before = everything_below(place)
+    refused(["decompress", "run", "bad.ddpm", "-o", "out"], capsys, "../a.png", "--no-names")
+    assert everything_below(place) == before
+    assert main(["decompress", "run", "bad.ddpm", "-o", "out", "--no-names"]) == 0
 
 
 NO_ARCHIVES = {
