@@ -18,13 +18,13 @@ from ddpm.config import Config
 from ddpm.data.images import ImageFormat, Indexed
 from ddpm.data.inputs import ImageLike, as_images, as_indexed
 from ddpm.data.labels import check_given
-from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
+from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion, VarianceType
 from ddpm.errors import DdpmError, check, whole_number
 from ddpm.likelihood.bound import Bound, evaluate_bound
 from ddpm.likelihood.denoising_error import IMAGES, DenoisingError, measure_denoising_error
 from ddpm.likelihood.plan import Plan
 from ddpm.likelihood.sampling_plan import sampler_and_plan
-from ddpm.likelihood.spectral_error import UNROTATED, SpectralError
+from ddpm.likelihood.spectral_error import UNROTATED
 from ddpm.networks.guidance import guided
 from ddpm.runs.checkpoint import description, model_tensors, save_checkpoint
 from ddpm.runs.history import History
@@ -428,7 +428,7 @@ class Ddpm:
         self.coding = codec.learn_coding(
             self.diffusion,
             self.denoiser("fp32"),
-            self.spectral_error(),
+            self._measured(),
             self.format,
             images,
             device=self.device,
@@ -437,17 +437,15 @@ class Ddpm:
         )
         return self.coding
 
-    def spectral_error(self) -> SpectralError:
-        """The denoising error in colour and frequency.
+    def _measured(self) -> DenoisingError:
+        """The denoising error.
 
         Raises:
             DdpmError: it was not measured.
         """
-        check(self.denoising_error is not None, UNMEASURED)
-        assert self.denoising_error is not None
-        if self.denoising_error.spectral is None:
-            raise DdpmError(UNROTATED)
-        return self.denoising_error.spectral
+        if self.denoising_error is None:
+            raise DdpmError(UNMEASURED)
+        return self.denoising_error
 
     def compress(
         self,
@@ -517,16 +515,20 @@ class Ddpm:
             DdpmError: its denoising error was not measured, it has no last stage, or it learned
                 its variance.
         """
-        error = self.spectral_error()
-        if self.coding is None:
+        measured, coding = self._measured(), self.coding
+        if coding is None:
             raise DdpmError(UNCODED)
+        error = measured.spectral if coding.spectral else measured
+        if error is None:
+            raise DdpmError(UNROTATED)
+        variance: VarianceType = "spectral" if coding.spectral else "analytic"
         return codec.CodecModel(
-            chain=lambda timesteps: self.chain(Plan(None, timesteps, "spectral")),
+            chain=lambda timesteps: self.chain(Plan(None, timesteps, variance)),
             diffusion=self.diffusion,
             denoiser=self.denoiser("fp32"),
             network=self.network,
             error=error,
-            coding=self.coding,
+            coding=coding,
             format=self.format,
             classes=self.config.classes,
             given=None if self.label is None else (self.label, self.guidance),

@@ -212,16 +212,24 @@ def changed_weight(model):
     return model
 
 
+def with_tables(model, pixels=1.0, frequencies=1.0, colours=1.0):
+    """The model with its denoising errors, in either coordinates, times something."""
+    error = model.denoising_error
+    spectral = replace(
+        error.spectral,
+        xstart_mse=error.spectral.xstart_mse * np.float32(frequencies),
+        colours=error.spectral.colours * np.float32(colours),
+    )
+    error = replace(error, xstart_mse=error.xstart_mse * np.float32(pixels), spectral=spectral)
+    return replace(model, denoising_error=error)
+
+
 def changed_error(model):
-    error = model.denoising_error
-    spectral = replace(error.spectral, xstart_mse=error.spectral.xstart_mse * 1.001)
-    return replace(model, denoising_error=replace(error, spectral=spectral))
+    return with_tables(model, 1.001, 1.001)
 
 
-def changed_colours(model):
-    error = model.denoising_error
-    spectral = replace(error.spectral, colours=-error.spectral.colours)
-    return replace(model, denoising_error=replace(error, spectral=spectral))
+def changed_kind(model):
+    return replace(model, coding=replace(model.coding, spectral=not model.coding.spectral))
 
 
 def changed_route(model):
@@ -246,7 +254,7 @@ def changed_betas(model):
     [
         changed_weight,
         changed_error,
-        changed_colours,
+        changed_kind,
         changed_route,
         changed_stage,
         changed_betas,
@@ -259,16 +267,19 @@ def test_the_fingerprint_is_of_everything_the_decoder_uses(run, model, change):
     assert fingerprint(change(load(run))) != fingerprint(model)
 
 
-def test_the_fingerprint_is_of_nothing_that_the_decoder_does_not_use(run, model):
-    for change in (
-        lambda m: replace(m, precision="bf16"),
-        lambda m: replace(m, coding=replace(m.coding, margin=1.0, ends={5: 1.0})),
-        lambda m: replace(
-            m,
-            denoising_error=replace(m.denoising_error, xstart_mse=m.denoising_error.xstart_mse * 2),
-        ),
-    ):
-        assert fingerprint(change(load(run))) == fingerprint(model)
+def test_the_fingerprint_is_of_nothing_that_the_decoder_does_not_use(run):
+    for spectral in (False, True):
+        model = load(run)
+        model = replace(model, coding=replace(model.coding, spectral=spectral))
+        other = {"pixels": 2.0} if spectral else {"frequencies": 2.0, "colours": -1.0}
+        for same in (
+            with_tables(model),
+            with_tables(model, **other),
+            replace(model, precision="bf16"),
+            replace(model, coding=replace(model.coding, margin=1.0, ends={5: 1.0})),
+        ):
+            assert fingerprint(same) == fingerprint(model)
+    assert fingerprint(with_tables(model, colours=-1.0)) != fingerprint(model)
 
 
 BAD = {

@@ -21,6 +21,8 @@ class Coding:
 
     Args:
         last_stage: codes the exact pixels.
+        spectral: the path's variances are those of principal colours and frequencies, which cost
+            less for most images, and not those of pixels.
         route: of a single image of the model's size, whose header does not say it.
         ends: bits/dim that the last stage takes from some timesteps, by which routes are chosen.
         margin: in bytes, that a predicted x_0 keeps to the borders of the cells it is rounded to:
@@ -28,19 +30,21 @@ class Coding:
     """
 
     last_stage: LastStage
+    spectral: bool
     route: Route
     ends: dict[int, float]
     margin: float
 
     def digest(self) -> bytes:
         """Of all that a decoder computes with."""
-        route = ",".join(map(str, self.route.numbers()))
-        return hashlib.blake2b(route.encode() + self.last_stage.digest()).digest()
+        said = ",".join(map(str, [int(self.spectral), *self.route.numbers()]))
+        return hashlib.blake2b(said.encode() + self.last_stage.digest()).digest()
 
     def tensors(self) -> dict[str, Tensor]:
         """As a checkpoint stores it."""
         found = {f"{PREFIX}{name}": value for name, value in self.last_stage.tensors().items()}
         return found | {
+            f"{PREFIX}spectral": torch.tensor(int(self.spectral)),
             f"{PREFIX}route": torch.tensor(self.route.numbers()),
             f"{PREFIX}ends.timesteps": torch.tensor(list(self.ends)),
             f"{PREFIX}ends.bpd": torch.tensor(list(self.ends.values()), dtype=torch.float64),
@@ -61,4 +65,5 @@ class Coding:
             return None
         steps, costs = found["ends.timesteps"].tolist(), found["ends.bpd"].tolist()
         route = Route.of_numbers(found["route"].tolist())
-        return Coding(stage, route, dict(zip(steps, costs, strict=True)), float(found["margin"]))
+        ends = dict(zip(steps, costs, strict=True))
+        return Coding(stage, bool(found["spectral"]), route, ends, float(found["margin"]))

@@ -13,12 +13,15 @@ from torch import Tensor
 from ddpm.codec.coding import Coding
 from ddpm.codec.fit_last_stage import fit_last_stage
 from ddpm.codec.last_stage import LastStage
-from ddpm.codec.planning import choose_route
+from ddpm.codec.parts import tiles_of_a_part
+from ddpm.codec.planning import Errors, choose_route
 from ddpm.codec.snapping import MARGIN
 from ddpm.data.images import ImageFormat, Indexed
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.likelihood.spectral_error import SpectralError
+from ddpm.errors import DdpmError
+from ddpm.likelihood.denoising_error import DenoisingError
+from ddpm.likelihood.spectral_error import UNROTATED
 from ddpm.runtime.progress import Progress
 from ddpm.runtime.randomness import Randomness
 
@@ -43,7 +46,7 @@ def knots(schedule: NoiseSchedule) -> tuple[int, ...]:
 def learn_coding(
     diffusion: GaussianDiffusion,
     denoiser: Denoiser,
-    error: SpectralError,
+    error: DenoisingError,
     image_format: ImageFormat,
     images: Indexed,
     *,
@@ -56,13 +59,19 @@ def learn_coding(
     Args:
         diffusion: the whole chain.
         denoiser: the network as it is called, in fp32.
-        error: of the network, in colour and frequency.
+        error: of the network, in colour and frequency too.
         image_format: of the images.
         images: to train on; the last of them, of 128 or more, only say what a pixel costs.
         device: where the network is.
         steps: of the training; chosen by the images' format by default.
         progress: counts the steps.
+
+    Raises:
+        DdpmError: the error was not measured in colour and frequency.
     """
+    spectral = error.spectral
+    if spectral is None:
+        raise DdpmError(UNROTATED)
     kept = PRICED if len(images) >= 2 * PRICED else 0
 
     def predict(batch: UInt8[Tensor, "b c h w"], timestep: int, number: int) -> Tensor:
@@ -89,8 +98,12 @@ def learn_coding(
         with torch.inference_mode():
             xstart = predict(priced, timestep, 0)
         ends[timestep] = _cost(stage, priced, xstart.cpu(), timestep)
-    margin = max(MARGIN, SAFETY * drift)
-    return Coding(stage, choose_route(diffusion.schedule, error, ends, 1), ends, margin)
+    full = tiles_of_a_part(image_format.shape)
+    tables: tuple[Errors, Errors] = error, spectral
+    costs = [choose_route(diffusion.schedule, table, ends, full).bpd for table in tables]
+    better = costs[1] <= costs[0]
+    route = choose_route(diffusion.schedule, tables[better], ends, 1).route
+    return Coding(stage, better, route, ends, max(MARGIN, SAFETY * drift))
 
 
 def _cost(

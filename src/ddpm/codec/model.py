@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ddpm.codec.coding import Coding
-from ddpm.codec.planning import choose_route
+from ddpm.codec.planning import Errors, choose_route
 from ddpm.codec.route import Route
 from ddpm.data.images import ImageFormat
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
@@ -27,11 +27,11 @@ class CodecModel:
     """A model as sender and receiver both have it.
 
     Args:
-        chain: gives the chain over some timesteps, rising, with the spectral variance.
+        chain: gives the chain over some timesteps, rising, with the variance of the coding.
         diffusion: the whole chain.
         denoiser: the network as it is called, in fp32.
         network: the same, for its weights.
-        error: of the network, in colour and frequency.
+        error: of the network, in the coordinates of that variance.
         coding: the last stage, and the route of a single image.
         format: of its images.
         classes: that the network knows.
@@ -42,7 +42,7 @@ class CodecModel:
     diffusion: GaussianDiffusion
     denoiser: Denoiser
     network: nn.Module
-    error: SpectralError
+    error: Errors
     coding: Coding
     format: ImageFormat
     classes: int = 0
@@ -72,7 +72,7 @@ class CodecModel:
         if (tiles, steps, last) == (1, None, None):
             return self.coding.route
         ends = self.coding.ends
-        return choose_route(self.diffusion.schedule, self.error, ends, tiles, steps, last)
+        return choose_route(self.diffusion.schedule, self.error, ends, tiles, steps, last).route
 
     @cached_property
     def fingerprint(self) -> int:
@@ -86,7 +86,8 @@ class CodecModel:
         digest.update(getattr(self.network, "untold", "").encode())
         if self.given is not None:
             digest.update(f"class {self.given[0]}, guidance {self.given[1]!r}".encode())
-        for array in (diffusion.schedule.betas, error.timesteps, error.colours, error.xstart_mse):
+        colours = error.colours if isinstance(error, SpectralError) else np.zeros(0)
+        for array in (diffusion.schedule.betas, error.timesteps, colours, error.xstart_mse):
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(self.coding.digest())
         return int.from_bytes(digest.digest(), "little")

@@ -10,6 +10,7 @@ NEARLY of the best, because every step is a call of the network.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,26 +19,35 @@ from ddpm.codec.prices import SENT, step_price
 from ddpm.codec.route import FINE, MAX_STEPS, Route
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.errors import check
+from ddpm.likelihood.denoising_error import DenoisingError
 from ddpm.likelihood.spectral_error import SpectralError
 from ddpm.likelihood.trajectory import cheapest, step_bits, step_costs
 
 Array = NDArray[np.float64]
+Errors = DenoisingError | SpectralError
 MOST, NEARLY = 40, 1.005  # steps that are tried by default, and how much worse than the best
+
+
+class Planned(NamedTuple):
+    """A route, and what a part should take by it, in bits/dim."""
+
+    route: Route
+    bpd: float
 
 
 def choose_route(
     schedule: NoiseSchedule,
-    error: SpectralError,
+    error: Errors,
     ends: dict[int, float],
     tiles: int,
     steps: int | None = None,
     last: int | None = None,
-) -> Route:
+) -> Planned:
     """The cheapest route.
 
     Args:
         schedule: the whole chain.
-        error: of the network, in colour and frequency.
+        error: of the network, in the coordinates of the chain's variances.
         ends: bits/dim that the last stage takes from some timesteps; it works between them.
         tiles: that a part has.
         steps: K; the best by default.
@@ -66,15 +76,19 @@ def choose_route(
     if last is not None:
         allowed = timesteps == last
     costs = np.where(allowed, costs, np.inf)
-    return _priced(schedule, error, tiles, _best(prices, costs, steps, most))
+    path, bits = _best(prices, costs, steps, most)
+    return Planned(_priced(schedule, error, path), bits / numbers)
 
 
-def _best(prices: Array, ends: Array, steps: int | None, most: int) -> NDArray[np.int64]:
-    """The timesteps of the cheapest path, rising."""
+def _best(
+    prices: Array, ends: Array, steps: int | None, most: int
+) -> tuple[NDArray[np.int64], float]:
+    """The timesteps of the cheapest path, rising, and its bits."""
     counts = range(1, min(MOST, most) + 1) if steps is None else [steps]
     paths = [cheapest(prices, ends, k) for k in counts]
     totals = np.array([_total(prices, ends, path) for path in paths])
-    return paths[int(np.argmax(totals <= NEARLY * totals.min()))]
+    chosen = int(np.argmax(totals <= NEARLY * totals.min()))
+    return paths[chosen], float(totals[chosen])
 
 
 def _total(prices: Array, ends: Array, path: NDArray[np.int64]) -> float:
@@ -82,14 +96,11 @@ def _total(prices: Array, ends: Array, path: NDArray[np.int64]) -> float:
     return float(prices[path[1:], path[:-1]].sum() + ends[path[0]])
 
 
-def _priced(
-    schedule: NoiseSchedule, error: SpectralError, tiles: int, path: NDArray[np.int64]
-) -> Route:
-    """The path from T - 1 down, with what each of its steps should take for one of many tiles."""
+def _priced(schedule: NoiseSchedule, error: Errors, path: NDArray[np.int64]) -> Route:
+    """The path from T - 1 down, with what each of its steps should take for a tile."""
     falling = path[::-1]
     gains = schedule.snr[falling[1:]] - schedule.snr[falling[:-1]]
-    kl = np.array(
-        [step_bits(g, e).sum() for g, e in zip(gains, error.at(falling[:-1]), strict=True)]
-    )
+    errors = error.at(falling[:-1])
+    kl = np.array([step_bits(g, mse).sum() for g, mse in zip(gains, errors, strict=True)])
     prices = tuple(round(FINE * bits) for bits in (SENT * kl).tolist())
     return Route(tuple(map(int, falling)), prices)
