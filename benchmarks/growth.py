@@ -34,6 +34,7 @@ from growth_figures import both_figures, both_tables
 from growth_point import WORKS, Point, measure
 
 from ddpm.errors import DdpmError, check
+from ddpm.runtime import parallel
 from ddpm.runtime.atomic import to_json, write_text
 from ddpm.runtime.device import best_device
 
@@ -148,8 +149,8 @@ def apart(point: Point, options: Options) -> dict[str, Any]:
         raise DdpmError(f"more than {LIMIT:g} s") from error
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
-        said = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
-        raise DdpmError(said[-1])
+        said = [line for line in done.stderr.splitlines() if line.strip(" =-")]
+        raise DdpmError(said[-1].strip() if said else f"ended with {done.returncode}")
     found: dict[str, Any] = json.loads(lines[-1])
     return found
 
@@ -186,6 +187,8 @@ def main(options: Options) -> None:
         )
         if found:
             print(json.dumps(found))
+        if parallel.launched() > 1:
+            parallel.leave(0)
         return
     points = run(options)
     along = axes(options.dry)

@@ -15,16 +15,11 @@ import torch
 from matplotlib.figure import Figure
 
 import ddpm
-from ddpm.likelihood.calibration import cosines, frequency_bands
+from ddpm.diffusion.rotation import CosineTransform
+from ddpm.likelihood.calibration import frequency_bands
 from ddpm.likelihood.trajectory import step_bits
 
 IMAGES, TIMES = 32, 32
-
-
-def spectrum(images):
-    """The orthonormal cosine transform of images, [..., h, w]; squares add up to the same."""
-    rows, columns = (torch.from_numpy(cosines(side)).to(images) for side in images.shape[-2:])
-    return rows @ images @ columns.mT
 
 
 def frequency_error(diffusion, denoiser, x_start, timesteps, seed=0):
@@ -41,6 +36,7 @@ def frequency_error(diffusion, denoiser, x_start, timesteps, seed=0):
         A `ddpm.DenoisingError`, whose `at` interpolates.
     """
     generator, errors = torch.Generator().manual_seed(seed), []
+    spectrum = CosineTransform(*x_start.shape[-2:])
     for timestep in timesteps.tolist():
         t = torch.full((len(x_start),), timestep)
         x_t = diffusion.q_sample(x_start, t, torch.randn(x_start.shape, generator=generator))

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import ddpm
+from ddpm.diffusion.rotation import CosineTransform, cosines
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import autoregressive
@@ -195,7 +196,7 @@ def gaussian_model(spectrum):
         ddpm.make_schedule(timesteps=200, beta_end=0.1), clip_sample=False
     )
     abar = torch.from_numpy(diffusion.schedule.alphas_cumprod.copy()).float()
-    basis = torch.from_numpy(ddpm.likelihood.calibration.cosines(len(spectrum))).float()
+    basis = torch.from_numpy(cosines(len(spectrum))).float()
     variances = torch.from_numpy(spectrum).float()
 
     def denoise(x, t):
@@ -218,10 +219,10 @@ def spectrum_of(side=6):
 
 def test_the_transform_keeps_squares_and_finds_a_wave():
     x = torch.randn(3, 2, 5, 7)
-    found = bit_order.spectrum(x)
+    found = CosineTransform(*x.shape[-2:])(x)
     assert found.square().sum() == pytest.approx(float(x.square().sum()), rel=1e-5)
     wave = torch.cos(math.pi * 2 * (torch.arange(7) + 0.5) / 7).expand(1, 1, 5, 7)
-    coefficients = bit_order.spectrum(wave)[0, 0].abs()
+    coefficients = CosineTransform(*wave.shape[-2:])(wave)[0, 0].abs()
     assert divmod(int(coefficients.argmax()), 7) == (0, 2)  # no change downwards, two half waves
     assert coefficients.square().sum() == pytest.approx(float(coefficients.max() ** 2))
 

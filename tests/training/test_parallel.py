@@ -271,3 +271,16 @@ def test_activation_checkpointing_keeps_less_and_trains_to_the_same_bits(tmp_pat
     before = kept_bytes(network, *inputs)
     network.activation_checkpointing = True
     assert kept_bytes(network, *inputs) < 0.6 * before
+
+
+def test_a_process_of_several_leaves_with_its_exit_code_and_all_that_it_said():
+    """PyTorch's threads abort one now and then that ends by itself, which no test can wait for."""
+    for words, code in ((["models"], 0), (["info", "nowhere"], 2)):
+        command = [sys.executable, "-m", "ddpm", *words]
+        ends = [
+            subprocess.run(command, env={**os.environ, **more}, capture_output=True, text=True)
+            for more in ({"WORLD_SIZE": "1"}, {})
+        ]
+        assert ends[0].returncode == ends[1].returncode == code
+        assert (ends[0].stdout, ends[0].stderr) == (ends[1].stdout, ends[1].stderr)
+        assert ends[0].stdout or ends[0].stderr

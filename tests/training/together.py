@@ -153,3 +153,5 @@ if __name__ == "__main__":
     with parallel.process_group():
         result = work(Path(sys.argv[1]))
         torch.save(result, Path(sys.argv[1]) / f"rank{parallel.rank()}.pt")
+    if parallel.launched() > 1:
+        parallel.leave(0)

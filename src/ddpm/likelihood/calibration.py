@@ -21,9 +21,11 @@ from torch import Tensor
 
 from ddpm.diffusion.rotation import CosineTransform
 from ddpm.errors import check
+from ddpm.likelihood.prediction_error import restored, stored
 
 Array = NDArray[np.float64]
 PREFIX = "denoising_error.calibration."  # of its tensors in a checkpoint
+TABLES = ("mean", "slopes", "spread", "share", "level", "decoder_bpd")
 FIRST = 1.5  # the radius of the band next to the mean; each one after it reaches twice as far
 
 
@@ -109,17 +111,7 @@ class Calibration:
 
     def tensors(self) -> dict[str, Tensor]:
         """As a checkpoint stores it: float32, some 30 KB for colour images of 32x32 pixels."""
-        real = {
-            "mean": self.mean,
-            "slopes": self.slopes,
-            "spread": self.spread,
-            "share": self.share,
-            "level": self.level,
-            "decoder_bpd": self.decoder_bpd,
-        }
-        found = {name: torch.from_numpy(array.astype(np.float32)) for name, array in real.items()}
-        found["timesteps"] = torch.from_numpy(self.timesteps.astype(np.int64))
-        return {f"{PREFIX}{name}": tensor for name, tensor in found.items()}
+        return stored(PREFIX, self.timesteps, {name: getattr(self, name) for name in TABLES})
 
     @staticmethod
     def from_tensors(tensors: dict[str, Tensor]) -> Calibration | None:
@@ -129,12 +121,8 @@ class Calibration:
             DdpmError: tensors that do not fit together.
             KeyError: some are missing.
         """
-        found = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
-        if not found:
-            return None
-        names = ("mean", "slopes", "spread", "share", "level", "decoder_bpd")
-        real = [found[name].float().numpy() for name in names]
-        return Calibration(found["timesteps"].numpy(), *real)
+        found = restored(PREFIX, TABLES, tensors)
+        return None if found is None else Calibration(*found)
 
 
 def frequency_bands(height: int, width: int) -> Int[np.ndarray, "h w"]:

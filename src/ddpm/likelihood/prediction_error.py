@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -12,6 +14,7 @@ from ddpm.data.images import ImageFormat
 from ddpm.diffusion.bound_terms import discretized_gaussian_log_likelihood
 
 Array = NDArray[np.float64]
+Tensors = dict[str, Tensor]
 
 
 def shrink(per_pixel: Array, images: int) -> Array:
@@ -88,3 +91,25 @@ def interpolated(
     before = np.log(table[right - 1].astype(np.float64))
     after = np.log(table[right].astype(np.float64))
     return np.exp(before + weight * (after - before))
+
+
+def stored(prefix: str, timesteps: Int[np.ndarray, " m"], tables: dict[str, np.ndarray]) -> Tensors:
+    """Tables over timesteps as a checkpoint holds them: float32, under names with a prefix."""
+    found = {name: torch.from_numpy(table.astype(np.float32)) for name, table in tables.items()}
+    found["timesteps"] = torch.from_numpy(timesteps.astype(np.int64))
+    return {f"{prefix}{name}": tensor for name, tensor in found.items()}
+
+
+def restored(prefix: str, names: Sequence[str], tensors: Tensors) -> list[np.ndarray] | None:
+    """The inverse of `stored`: the timesteps, then the tables of these names, float32.
+
+    Returns:
+        None if no tensor has the prefix.
+
+    Raises:
+        KeyError: some have it, but not all.
+    """
+    found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    if not found:
+        return None
+    return [found["timesteps"].numpy(), *(found[name].float().numpy() for name in names)]

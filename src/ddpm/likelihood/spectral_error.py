@@ -23,10 +23,11 @@ from ddpm.data.images import ImageFormat
 from ddpm.diffusion.rotation import Rotation, principal_colours
 from ddpm.errors import check
 from ddpm.likelihood.calibration import frequency_bands
-from ddpm.likelihood.prediction_error import interpolated
+from ddpm.likelihood.prediction_error import interpolated, restored, stored
 
 Array = NDArray[np.float64]
 PREFIX = "denoising_error.spectral."  # of its tensors in a checkpoint
+TABLES = ("colours", "xstart_mse", "kept")
 LEAST = 1e-12  # that an error can be
 UNROTATED = (
     "the variance 'spectral' needs this model's denoising error in colour and frequency, which has "
@@ -88,10 +89,7 @@ class SpectralError:
 
     def tensors(self) -> dict[str, Tensor]:
         """As a checkpoint stores it: float32, as large as the table of the pixels."""
-        real = {"colours": self.colours, "xstart_mse": self.xstart_mse, "kept": self.kept}
-        found = {name: torch.from_numpy(array.astype(np.float32)) for name, array in real.items()}
-        found["timesteps"] = torch.from_numpy(self.timesteps.astype(np.int64))
-        return {f"{PREFIX}{name}": tensor for name, tensor in found.items()}
+        return stored(PREFIX, self.timesteps, {name: getattr(self, name) for name in TABLES})
 
     @staticmethod
     def from_tensors(tensors: dict[str, Tensor]) -> SpectralError | None:
@@ -101,11 +99,8 @@ class SpectralError:
             DdpmError: tensors that do not fit together.
             KeyError: some are missing.
         """
-        found = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
-        if not found:
-            return None
-        real = [found[name].float().numpy() for name in ("colours", "xstart_mse", "kept")]
-        return SpectralError(found["timesteps"].numpy(), *real)
+        found = restored(PREFIX, TABLES, tensors)
+        return None if found is None else SpectralError(*found)
 
 
 class SpectralFit:

@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -85,6 +85,18 @@ def process_group() -> Iterator[None]:
         raise
     finally:
         _joined = False
+
+
+def leave(code: int) -> NoReturn:
+    """End this process of several, whose work is done, at once.
+
+    One that ends by itself is aborted now and then by PyTorch's threads ("terminate called without
+    an active exception"), and the launcher then calls all of the work failed.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def local_range(n: int) -> range:
