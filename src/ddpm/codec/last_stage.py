@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -156,7 +157,8 @@ class LastStage:
             pass
         else:
             rest = np.frombuffer(code[-(-bits.position // 8) :], dtype=np.uint8)
-            done = self._decode(layout, levels, snapped, timestep, rest, complete)
+            with one_thread():
+                done = self._decode(layout, levels, snapped, timestep, rest, complete)
         known = np.zeros(levels.shape, dtype=bool)
         known[layout.order] = (np.arange(levels.size) < done).reshape(levels.shape)
         return _images(levels, sizes), _images(known, sizes)
@@ -191,8 +193,9 @@ class LastStage:
         for begin in range(0, layout.pixels, CHUNK):
             here = slice(begin, begin + CHUNK)
             places = layout.corners[here], layout.strides[here]
-            begun = self.network.begin(planes, *places, timestep)
-            parameters = self.network.finish(begun, residuals, *places)
+            with one_thread():
+                begun = self.network.begin(planes, *places, timestep)
+                parameters = self.network.finish(begun, residuals, *places)
             mixture.shares(
                 parameters,
                 centres[here],
@@ -265,6 +268,17 @@ class LastStage:
         found = np.concatenate([x.detach().cpu().double().numpy().reshape(-1) for x in xstart])
         check(bool(np.isfinite(found).all()), "the predicted x_0 is not finite")
         return found
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Arithmetic on one thread: a wave is so little work that others would only be waited for."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _sizes(images: Images) -> Sizes:
