@@ -22,8 +22,10 @@ from torch import Tensor
 import ddpm
 from ddpm.codec.fit_last_stage import Recipe, fit_last_stage
 from ddpm.codec.last_stage import LastStage
+from ddpm.codec.learning import knots
 from ddpm.codec.snapping import Grid
 from ddpm.data.open import open_data
+from ddpm.runtime.device import exact_arithmetic
 from ddpm.runtime.randomness import Randomness
 
 
@@ -39,8 +41,8 @@ class Options:
     """Where the integers go."""
     minutes: float = 90
     """Of training, the network's calls included."""
-    timesteps: tuple[int, ...] = (5, 10, 20, 40, 60)
-    """Knots that the stage interpolates between."""
+    timesteps: tuple[int, ...] = ()
+    """Knots that the stage interpolates between; those of `ddpm measure` by default."""
     width: int = 256
     """Of a hidden layer."""
     components: int = 6
@@ -51,10 +53,14 @@ class Options:
     """Width in bytes of the cells that x_0 is rounded to."""
     pool: int = 16384
     """Images that windows are drawn from at a time."""
+    renew: int = 800
+    """Steps after which 64 of them are replaced."""
     test: int = 256
     """Test images to measure on."""
     threads: int = 2
     """That compute."""
+    device: str = "cpu"
+    """That computes, as `cuda`."""
     begin_from: Path | None = None
     """`OUT.training` of an earlier training, whose weights this one begins with."""
 
@@ -63,17 +69,18 @@ class Predictor:
     """x_0 predicted from an x_t of images, whose noise a number decides."""
 
     def __init__(self, model: ddpm.Ddpm) -> None:
-        self.model, self.denoiser = model, model.denoiser()
+        self.model, self.denoiser = model, model.denoiser("fp32")
 
     def __call__(
         self, images: UInt8[Tensor, "b c h w"], timestep: int, number: int
     ) -> Float[Tensor, "b c h w"]:
         image_format, diffusion = self.model.format, self.model.diffusion
-        t = torch.full((len(images),), timestep)
-        index = torch.arange(len(images))
+        device = self.model.device
+        t = torch.full((len(images),), timestep, device=device)
+        index = torch.arange(len(images), device=device)
         noise = Randomness(number, "last stage").normal(index, image_format.shape, timestep)
-        with torch.inference_mode():
-            x_t = diffusion.q_sample(image_format.to_unit(images), t, noise)
+        with torch.inference_mode(), exact_arithmetic():
+            x_t = diffusion.q_sample(image_format.to_unit(images.to(device)), t, noise)
             return diffusion.p_mean_variance(self.denoiser, x_t, t).pred_xstart.clone()
 
 
@@ -91,7 +98,9 @@ def measure(
 def main() -> None:
     options = tyro.cli(Options)
     torch.set_num_threads(options.threads)
-    predict = Predictor(ddpm.load(options.model, device="cpu"))
+    model = ddpm.load(options.model, device=options.device)
+    predict = Predictor(model)
+    timesteps = options.timesteps or knots(model.diffusion.schedule)
     source, held_out = (open_data(options.data, split) for split in ("train", "test"))
     recipe = Recipe(
         width=options.width,
@@ -99,6 +108,7 @@ def main() -> None:
         windows=options.windows,
         grid=Grid(options.cell),
         pool=options.pool,
+        renew=options.renew,
         flip=True,
     )
     start, told = time.monotonic(), -60.0
@@ -113,16 +123,17 @@ def main() -> None:
         source,
         source.format,
         predict,
-        options.timesteps,
+        timesteps,
         seconds=60 * options.minutes,
         recipe=recipe,
         checkpoint=options.out.with_suffix(".training"),
         begin_from=options.begin_from,
+        device=options.device,
         progress=progress,
     )
     save_file(stage.tensors(), options.out)
     images = held_out[torch.arange(options.test)]
-    for timestep in options.timesteps:
+    for timestep in timesteps:
         print(
             f"t = {timestep}: {measure(stage, predict, images, timestep):.4f} bits/dim", flush=True
         )

@@ -153,7 +153,7 @@ def test_integers_cost_what_the_floats_cost(channels, levels):
     nats = network.nats(network(x), pixels, centres, levels)
     frozen = network.frozen()
     stage_bits = exact_bits(frozen, pool, tries, levels, images, xstart)
-    assert abs(float(nats.detach().mean()) / np.log(2) - stage_bits) < 0.002 * channels
+    assert abs(float(nats.detach().mean()) / np.log(2) - stage_bits) < 0.004 * channels
 
 
 class Every(np.random.Generator):

@@ -34,6 +34,7 @@ from ddpm.runtime.device import exact_arithmetic
 from ddpm.runtime.progress import Counter, Progress
 
 Image = UInt8[Tensor, "c _h _w"]
+EXPANSION = 1032  # times as many bytes at the most does zlib unpack
 LARGEST = 1 << 28  # pixels times channels of one image: 89 megapixels in colour
 
 
@@ -268,11 +269,13 @@ def check_file(model: CodecModel, file: File) -> None:
     repeat = header.count if len(sizes) == 1 else 1
     check(all(min(size) > 0 for size in sizes), DAMAGED)
     check(max(map(math.prod, sizes)) * shape[0] <= LARGEST, DAMAGED)
+    if header.stored:
+        values = repeat * shape[0] * sum(map(math.prod, sizes))
+        check(len(header.parts) == 1 and values <= EXPANSION * header.length, DAMAGED)
+        return
     tiles = repeat * sum(math.prod(grid(size, shape)) for size in sizes)
     room = tiles_of_a_part(shape) * len(header.parts)
-    check(header.stored or tiles <= room, DAMAGED)
-    check(not header.stored or len(header.parts) == 1, DAMAGED)
-    check(header.stored or header.route is None or model.can_walk(header.route), DAMAGED)
+    check(tiles <= room and (header.route is None or model.can_walk(header.route)), DAMAGED)
 
 
 def _decode(

@@ -50,7 +50,7 @@ class Recipe:
         pool: images that windows are drawn from at a time, a multiple of BATCH.
         renew: steps after which a batch of them is replaced, with another timestep and noise.
         flip: mirror every second batch.
-        bf16: multiply in bfloat16; None where the CPU has instructions for it.
+        bf16: multiply in bfloat16; None where the processor has instructions for it.
     """
 
     width: int = 160
@@ -79,8 +79,10 @@ def usual_recipe(image_format: ImageFormat) -> Recipe:
     return Recipe(32, components=4, windows=1024, muon=None, pool=24 * BATCH, renew=200)
 
 
-def multiplies_bf16() -> bool:
-    """Whether the CPU has instructions for bfloat16, as far as PyTorch can tell."""
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the processor has instructions for bfloat16, as far as PyTorch can tell."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
     found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
@@ -96,6 +98,7 @@ class Fit:
         timesteps: rising; the network is trained between the first and the last.
         recipe: sizes and rates.
         seed: decides weights, windows, timesteps and noise.
+        device: that computes.
     """
 
     def __init__(
@@ -106,18 +109,21 @@ class Fit:
         timesteps: Sequence[int],
         recipe: Recipe,
         seed: int,
+        device: torch.device,
     ) -> None:
         self.images, self.format, self.predict = images, image_format, predict
         self.recipe, self.seed, self.step, self.batches = recipe, seed, 0, 0
-        self.elapsed, self.loss = 0.0, 0.0
-        self.ahead = ThreadPoolExecutor(1)
+        self.device, self.elapsed, self.loss = device, 0.0, torch.zeros((), device=device)
+        # Drawing a step's windows takes a core as long as the step; a GPU is many times as fast.
+        self.drawers = 1 if device.type == "cpu" else max(1, torch.get_num_threads() - 1)
+        self.ahead = ThreadPoolExecutor(self.drawers)
         self.drawn: dict[int, Future[tuple[Tensor, Tensor, Tensor]]] = {}
         parts = recipe.components, recipe.width, recipe.depth
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = WindowNetwork(image_format.channels, timesteps, *parts)
+            self.network = WindowNetwork(image_format.channels, timesteps, *parts).to(device)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.bf16 = multiplies_bf16() if recipe.bf16 is None else recipe.bf16
+        self.bf16 = multiplies_bf16(device) if recipe.bf16 is None else recipe.bf16
         matrices = [] if recipe.muon is None else self.network.matrices
         rest = [p for p in self.network.parameters() if all(p is not m for m in matrices)]
         self.optimizer = torch.optim.AdamW(rest, recipe.lr, fused=True)
@@ -141,22 +147,23 @@ class Fit:
         self.batches += 1
 
     def draw(self, step: int) -> None:
-        """Begin to draw the windows of a step, in another thread."""
+        """Begin to draw the windows of a step, in another thread; the pool must stay as it is."""
         random = np.random.default_rng([self.seed, 0, step])
         self.drawn[step] = self.ahead.submit(self.pool.draw, self.recipe.windows, random)
 
     def advance(self, done: float) -> None:
         """One step of AdamW, at a share `done` of the training; a new batch, if it is time."""
         recipe = self.recipe
-        if self.step not in self.drawn:
-            self.draw(self.step)
-        features, levels, centres = self.drawn.pop(self.step).result()
-        if (self.step + 1) % recipe.renew:  # the pool stays as it is
-            self.draw(self.step + 1)
+        renewed = self.step - self.step % recipe.renew + recipe.renew
+        for step in range(self.step, min(self.step + self.drawers + 1, renewed)):
+            if step not in self.drawn:
+                self.draw(step)
+        drawn = self.drawn.pop(self.step).result()
+        features, levels, centres = (x.to(self.device, non_blocking=True) for x in drawn)
         rise = min(1.0, (self.step + 1) / recipe.warmup)
         rate = rise * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
         self.optimizer.param_groups[0]["lr"] = recipe.lr * rate
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             found = self.network(features).float()
         loss = self.network.nats(found, levels, centres, self.format.levels).mean()
         self.network.zero_grad()
@@ -164,8 +171,8 @@ class Fit:
         self.optimizer.step()
         self.muon.step((recipe.muon or 0) * rate)
         self.step += 1
-        now = float(loss.detach()) / math.log(2) / self.format.channels
-        self.loss += (now - self.loss) * (0.02 if self.step > 50 else 1 / self.step)
+        now = loss.detach() / math.log(2) / self.format.channels
+        self.loss = self.loss.lerp(now, 0.02 if self.step > 50 else 1 / self.step)
         with torch.no_grad():
             weight = 1 - min(recipe.decay, self.step / (10 + self.step))
             shadow, current = self.average.parameters(), self.network.parameters()
@@ -175,7 +182,7 @@ class Fit:
 
     def frozen(self) -> LastStage:
         """The averaged network in integers."""
-        return LastStage(self.format.levels, self.recipe.grid, self.average.frozen())
+        return LastStage(self.format.levels, self.recipe.grid, copy.deepcopy(self.average).cpu().frozen())
 
     def save(self, path: Path) -> None:
         """Write all that the rest of the training depends on."""
@@ -261,6 +268,7 @@ def fit_last_stage(
     seed: int = 0,
     checkpoint: Path | None = None,
     begin_from: Path | None = None,
+    device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> LastStage:
     """Train a last stage and freeze it.
@@ -271,14 +279,15 @@ def fit_last_stage(
         predict: x^_0 on [-1, 1] of some images at a timestep; the third argument is a number that
             decides the noise. See `Fit`.
         timesteps: rising, of the whole chain: knots between which the network interpolates.
-        steps: of the optimizer; with them, the same seed and as many threads, the result is the
-            same.
+        steps: of the optimizer; with them, the same seed and device and as many threads, the
+            result is the same.
         seconds: instead of steps, how long it may take, the network's calls included.
         recipe: sizes and rates; chosen by the format by default.
         seed: decides everything that is random.
         checkpoint: a file that the training is saved to now and then, and gone on from if it is
             there.
         begin_from: the checkpoint of another training, whose weights this one begins with.
+        device: that computes.
         progress: counts steps or seconds.
 
     Raises:
@@ -286,7 +295,7 @@ def fit_last_stage(
     """
     check((steps is None) != (seconds is None), "say either how many steps or how many seconds")
     recipe = recipe or usual_recipe(image_format)
-    fit = Fit(images, image_format, predict, timesteps, recipe, seed)
+    fit = Fit(images, image_format, predict, timesteps, recipe, seed, torch.device(device))
     if checkpoint is not None and checkpoint.exists():
         fit.load(checkpoint)
     elif begin_from is not None:
@@ -317,4 +326,4 @@ def _tell(
     """Say how far the training is."""
     if progress is not None:
         done = fit.step if steps is not None else min(int(time.monotonic() - before), total)
-        progress(done, total, f"last stage: {fit.loss:.3f} bits/dim" if fit.step else "last stage")
+        progress(done, total, f"last stage: {float(fit.loss):.3f} bits/dim" if fit.step else "last stage")

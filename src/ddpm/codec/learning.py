@@ -22,6 +22,7 @@ from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.errors import DdpmError
 from ddpm.likelihood.denoising_error import DenoisingError
 from ddpm.likelihood.spectral_error import UNROTATED
+from ddpm.runtime.device import exact_arithmetic
 from ddpm.runtime.progress import Progress
 from ddpm.runtime.randomness import Randomness
 
@@ -80,9 +81,10 @@ def learn_coding(
         )
         t = torch.full((len(batch),), timestep, device=device)
         x_t = diffusion.q_sample(image_format.to_unit(batch.to(device)), t, noise)
-        return diffusion.p_mean_variance(denoiser, x_t, t).pred_xstart
+        with exact_arithmetic():
+            return diffusion.p_mean_variance(denoiser, x_t, t).pred_xstart
 
-    with torch.inference_mode():
+    with torch.inference_mode(), exact_arithmetic():
         drift = _drift(diffusion, denoiser, images, image_format, device)
     stage = fit_last_stage(
         _But(images, len(images) - kept),
@@ -90,6 +92,7 @@ def learn_coding(
         torch.inference_mode()(predict),
         knots(diffusion.schedule),
         steps=usual_steps(image_format) if steps is None else steps,
+        device=device,
         progress=progress,
     )
     ends = {}

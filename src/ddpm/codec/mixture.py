@@ -18,8 +18,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm.codec.range_coder import TOTAL, compiled, consume, highest, lowest
+from ddpm.codec.range_coder import TOTAL, consume, highest, lowest
 from ddpm.codec.snapping import UNIT
+from ddpm.runtime.compiled import compiled
 
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]

@@ -11,30 +11,19 @@ could change is not decoded, and nothing after it.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any, TypeVar
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from ddpm.runtime.compiled import compiled
+
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 TOTAL_BITS = 24
 TOTAL = 1 << TOTAL_BITS  # of the frequencies of a symbol
 TOP = 1 << 56
 BOTTOM = 1 << 48
 CODE, WIDTH, SLACK, POSITION = range(4)  # of a decoder's state
-
-
-def compiled(function: Function) -> Function:
-    """`function` as machine code that lets other threads run."""
-    plain = inspect.unwrap(function)  # without the checks of its annotations
-    made: Any = numba.njit(nogil=True, cache=True)(plain)
-    return made
 
 
 def encode(low: Ints, high: Ints) -> bytes:

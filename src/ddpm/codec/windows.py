@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm.codec.range_coder import compiled
 from ddpm.codec.snapping import UNIT
+from ddpm.runtime.compiled import compiled
 
 Ints = NDArray[np.int64]
 Planes = NDArray[np.int16]
