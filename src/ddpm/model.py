@@ -406,6 +406,7 @@ class Ddpm:
         images: ImageLike | Indexed,
         *,
         steps: int | None = None,
+        stage: codec.LastStage | None = None,
         progress: Progress | None = None,
     ) -> codec.Coding:
         """Learn what compression needs besides the network, which is kept in the model and in what
@@ -418,6 +419,7 @@ class Ddpm:
             images: what the model was trained on, or others of its format, as in `bound`.
             steps: of the training; chosen by the images' format by default. More make smaller
                 files.
+            stage: one that was trained elsewhere, instead of a training.
             progress: counts the training's steps.
 
         Raises:
@@ -433,6 +435,7 @@ class Ddpm:
             images,
             device=self.device,
             steps=steps,
+            stage=stage,
             progress=progress,
         )
         return self.coding

@@ -53,6 +53,7 @@ def learn_coding(
     *,
     device: torch.device,
     steps: int | None = None,
+    stage: LastStage | None = None,
     progress: Progress | None = None,
 ) -> Coding:
     """Train the last stage, and choose the route of a single image.
@@ -65,48 +66,59 @@ def learn_coding(
         images: to train on; the last of them, of 128 or more, only say what a pixel costs.
         device: where the network is.
         steps: of the training; chosen by the images' format by default.
+        stage: one that was trained elsewhere, instead of a training.
         progress: counts the steps.
 
     Raises:
         DdpmError: the error was not measured in colour and frequency.
     """
-    spectral = error.spectral
-    if spectral is None:
+    if error.spectral is None:
         raise DdpmError(UNROTATED)
     kept = PRICED if len(images) >= 2 * PRICED else 0
+    ends = knots(diffusion.schedule)
 
     def predict(batch: UInt8[Tensor, "b c h w"], timestep: int, number: int) -> Tensor:
         noise = Randomness(number, "last stage").normal(
             torch.arange(len(batch), device=device), image_format.shape
         )
         t = torch.full((len(batch),), timestep, device=device)
-        x_t = diffusion.q_sample(image_format.to_unit(batch.to(device)), t, noise)
-        with exact_arithmetic():
+        with torch.inference_mode(), exact_arithmetic():
+            x_t = diffusion.q_sample(image_format.to_unit(batch.to(device)), t, noise)
             return diffusion.p_mean_variance(denoiser, x_t, t).pred_xstart
 
+    if stage is None:
+        stage = fit_last_stage(
+            _But(images, len(images) - kept),
+            image_format,
+            predict,
+            ends,
+            steps=usual_steps(image_format) if steps is None else steps,
+            device=device,
+            progress=progress,
+        )
     with torch.inference_mode(), exact_arithmetic():
         drift = _drift(diffusion, denoiser, images, image_format, device)
-    stage = fit_last_stage(
-        _But(images, len(images) - kept),
-        image_format,
-        torch.inference_mode()(predict),
-        knots(diffusion.schedule),
-        steps=usual_steps(image_format) if steps is None else steps,
-        device=device,
-        progress=progress,
-    )
-    ends = {}
     priced = images[torch.arange(max(0, len(images) - PRICED), len(images))].cpu()
-    for timestep in knots(diffusion.schedule):
-        with torch.inference_mode():
-            xstart = predict(priced, timestep, 0)
-        ends[timestep] = _cost(stage, priced, xstart.cpu(), timestep)
+    costs = {t: _cost(stage, priced, predict(priced, t, 0).cpu(), t) for t in ends}
+    return _cheapest(stage, diffusion.schedule, error, image_format, costs, SAFETY * drift)
+
+
+def _cheapest(
+    stage: LastStage,
+    schedule: NoiseSchedule,
+    error: DenoisingError,
+    image_format: ImageFormat,
+    ends: dict[int, float],
+    margin: float,
+) -> Coding:
+    """With the variances that make an archive smaller, and the route that makes one image so."""
+    assert error.spectral is not None
+    tables: tuple[Errors, Errors] = error, error.spectral
     full = tiles_of_a_part(image_format.shape)
-    tables: tuple[Errors, Errors] = error, spectral
-    costs = [choose_route(diffusion.schedule, table, ends, full).bpd for table in tables]
+    costs = [choose_route(schedule, table, ends, full).bpd for table in tables]
     better = costs[1] <= costs[0]
-    route = choose_route(diffusion.schedule, tables[better], ends, 1).route
-    return Coding(stage, better, route, ends, max(MARGIN, SAFETY * drift))
+    route = choose_route(schedule, tables[better], ends, 1).route
+    return Coding(stage, better, route, ends, max(MARGIN, margin))
 
 
 def _cost(
