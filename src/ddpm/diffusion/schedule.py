@@ -177,7 +177,10 @@ def _even_log_snr(betas: Array, total: int) -> Array:
     """Betas of a chain of `total` steps from the first noise level of another to its last, the log
     signal-to-noise ratio falling evenly."""
     abar = np.cumprod(1.0 - betas)[[0, -1]]
-    check(abar[1] > 0, "a learned schedule cannot begin with one that ends in pure noise (abar 0)")
+    check(
+        bool(abar[1] > 0),
+        "a learned schedule cannot begin with one that ends in pure noise; lower beta_end",
+    )
     first, last = np.log(abar) - np.log1p(-abar)
     log_abar = -np.logaddexp(0.0, -np.linspace(first, last, total))
     return -np.expm1(np.diff(log_abar, prepend=0.0))
