@@ -76,6 +76,13 @@ def test_the_bound_of_the_model_is_of_the_schedule_it_learned(run):
     assert np.allclose(bound.prior, expected, rtol=1e-3, atol=1e-8)
 
 
+def test_the_error_that_a_run_ends_with_is_that_of_its_own_noise_levels(run):
+    model = load(run)
+    stored = model.denoising_error
+    again = model.measure(tiny_images())
+    assert np.allclose(stored.xstart_mse, again.xstart_mse, rtol=1e-6)
+
+
 @pytest.mark.parametrize("ends", ["free", "fixed"])
 def test_ends_move_or_stay(ends, tmp_path):
     train(learned_config(ends), tiny_images(), tmp_path / "run")

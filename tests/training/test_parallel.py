@@ -103,9 +103,9 @@ def test_a_learned_schedule_is_the_same_on_every_copy(alone, several):
         assert "learned" not in several[0][0]  # it is refused, see test_learned_training
         return
     assert losses(several[1] / "learned") == pytest.approx(losses(alone[1] / "learned"), rel=1e-5)
-    assert "network.forward_variances.shares" in alone[0]["learned"]
-    for name, value in alone[0]["learned"].items():  # diffusion.betas is one of them
-        found = several[0][0]["learned"][name]
+    names = [f"network.forward_variances.{part}" for part in ("shares", "first", "log_gap")]
+    for name in (*names, "diffusion.betas", "network.conv_out.weight"):
+        found, value = several[0][0]["learned"][name], alone[0]["learned"][name]
         torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-5, msg=name)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -171,8 +171,8 @@ def plot(found: Probed) -> Plot:
     for i, (layer, values) in enumerate(found.layers.items()):
         shares = [100 * value.value for value in values]
         errors = [100 * value.standard_error for value in values]
-        style = {"color": f"C{i}", "marker": MARKERS[i % len(MARKERS)], "capsize": 2}
-        axes.errorbar(found.t, shares, errors, label=layer, markersize=5, **style)
+        style: dict[str, Any] = {"color": f"C{i}", "marker": MARKERS[i % len(MARKERS)]}
+        axes.errorbar(found.t, shares, errors, label=layer, markersize=5, capsize=2, **style)
     lines = [("pixels", found.pixels.value, ":"), ("commonest class", found.commonest, "-")]
     if found.classifier is not None:
         lines.insert(0, ("classifier that ships", found.classifier.value, "--"))
