@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import tyro
 
-from ddpm import Config, Ddpm, Plan, get_preset
+from ddpm import Config, Ddpm, Plan, UNetConfig, get_preset
 from ddpm.data.digits import digits
 from ddpm.data.order import DataOrder
 from ddpm.training.state import TrainingState
@@ -64,6 +64,7 @@ def variants(options: Options) -> list[dict[str, Any]]:
 def configured(options: Options, diffusion: dict[str, Any], seed: int) -> Config:
     """The settings of a run."""
     base = get_preset("digits")
+    assert isinstance(base.network, UNetConfig)
     training: dict[str, Any] = {
         **(LEARNED if diffusion["schedule"] == "learned" else FIXED),
         "steps": options.steps,
