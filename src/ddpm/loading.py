@@ -16,6 +16,7 @@ from ddpm.codec import Coding, Header
 from ddpm.codec.coding import PREFIX as CODING
 from ddpm.config import Config
 from ddpm.data.images import ImageFormat
+from ddpm.diffusion.learned import without_schedule
 from ddpm.diffusion.schedule import schedule_from_betas
 from ddpm.errors import DdpmError, check
 from ddpm.interop.diffusers import is_diffusers
@@ -49,7 +50,7 @@ def model_from_checkpoint(tensors: Tensors, metadata: dict[str, Any], path: Path
         config = Config.from_dict(metadata["config"])
         network = config.build_network(image_format.shape)
         weights = {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
-        network.load_state_dict(weights)
+        network.load_state_dict(without_schedule(weights))
         for name in tensors:
             check(name.startswith(KNOWN), f"'{name}' is nothing that this version of ddpm knows")
         diffusion = config.diffusion.build()

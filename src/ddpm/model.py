@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from ddpm import codec
@@ -23,6 +23,7 @@ from ddpm.errors import DdpmError, check, whole_number
 from ddpm.likelihood.bound import Bound, evaluate_bound
 from ddpm.likelihood.denoising_error import IMAGES, DenoisingError, measure_denoising_error
 from ddpm.likelihood.plan import Plan
+from ddpm.likelihood.representation import activations
 from ddpm.likelihood.sampling_plan import sampler_and_plan
 from ddpm.likelihood.spectral_error import UNROTATED
 from ddpm.networks.guidance import guided
@@ -197,10 +198,8 @@ class Ddpm:
             DdpmError: the plan does not fit the model, or its denoising error was not measured.
         """
         plan = plan or Plan()
-        check(
-            self.denoising_error is not None or not plan.needs_denoising_error(self.diffusion),
-            UNMEASURED,
-        )
+        measured = self.denoising_error is not None
+        check(measured or not plan.needs_denoising_error(self.diffusion), UNMEASURED)
         if plan not in self._chains:  # finding the cheapest timesteps takes up to a second
             self._chains[plan] = plan.chain(self.diffusion, self.denoising_error)
         return self._chains[plan]
@@ -245,14 +244,9 @@ class Ddpm:
         first = whole_number("the number of the first sample", first, 0)
         draw, plan = self.plan_samples(sampler, plan, steps, eta)
         images = torch.zeros(n, *self.format.shape, dtype=torch.uint8)
+        parts, size = (range(first, first + n), draw, plan), batch_size
         for index, batch in self.draw(
-            range(first, first + n),
-            draw,
-            plan,
-            seed=seed,
-            batch_size=batch_size,
-            callback=callback,
-            progress=progress,
+            *parts, seed=seed, batch_size=size, callback=callback, progress=progress
         ):
             images[index - first] = batch
         parallel.all_reduce_sum(images)
@@ -334,15 +328,9 @@ class Ddpm:
         Raises:
             DdpmError: images of another format, or a plan that does not fit.
         """
+        parts = self.chain(plan), self.denoiser(), as_indexed(images, self.format), self.format
         return evaluate_bound(
-            self.chain(plan),
-            self.denoiser(),
-            as_indexed(images, self.format),
-            self.format,
-            seed=seed,
-            batch_size=batch_size,
-            device=self.device,
-            progress=progress,
+            *parts, seed=seed, batch_size=batch_size, device=self.device, progress=progress
         )
 
     def bits_per_dim(
@@ -357,6 +345,39 @@ class Ddpm:
         """Mean bits/dim of the images; the arguments are those of `bound`."""
         bound = self.bound(images, plan=plan, seed=seed, batch_size=batch_size, progress=progress)
         return bound.mean
+
+    def features(
+        self,
+        images: ImageLike | Indexed,
+        t: int,
+        layer: str,
+        *,
+        seed: int = 0,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> Float[Tensor, "n channels"]:
+        """What a layer of the network holds of each image after t steps of diffusion (Eq. 4).
+
+        Args:
+            images: of the model's format, as in `bound`.
+            t: steps of diffusion, 1..T.
+            layer: by the name that the network gives it; `ddpm info` and
+                `ddpm.networks.activations.layer_names` list them.
+            seed: decides the noise, which depends on (seed, the image's pixels) only.
+            batch_size: images in one network call, 256 by default, or fewer large ones.
+            progress: counts images.
+
+        Returns:
+            Its output, averaged over space: float32 [n, channels], on the CPU.
+
+        Raises:
+            DdpmError: no such layer, t out of range, or images of another format.
+        """
+        source, device = as_indexed(images, self.format), self.device
+        parts = self.network, self.denoiser(), self.diffusion, self.format, source, t, [layer]
+        return activations(
+            *parts, seed=seed, batch_size=batch_size, device=device, progress=progress
+        )[layer]
 
     def measure(
         self,
@@ -389,14 +410,10 @@ class Ddpm:
         check(count >= 1, f"the number of images must be at least 1, got {count}")
         images = as_indexed(images, self.format)
         order = Randomness(0, "errors").permutation(len(images))  # the word decides which ones
+        picked = images[order[:count]].to(self.device)
+        parts = self.diffusion, self.denoiser(), picked, self.format
         self.denoising_error = measure_denoising_error(
-            self.diffusion,
-            self.denoiser(),
-            images[order[:count]].to(self.device),
-            self.format,
-            timesteps=timesteps,
-            batch_size=batch_size,
-            progress=progress,
+            *parts, timesteps=timesteps, batch_size=batch_size, progress=progress
         )
         self._chains.clear()
         return self.denoising_error

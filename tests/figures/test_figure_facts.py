@@ -237,7 +237,7 @@ def test_the_quality_at_the_end_is_that_of_the_samples():
     )
 
 
-@pytest.mark.parametrize("name", [name for name in FIGURES if name != "classes"])
+@pytest.mark.parametrize("name", [name for name in FIGURES if name not in ("classes", "probe")])
 def test_every_figure_is_drawn_of_a_tensor_and_says_what_it_shows(name):
     small = {"samples": {"n": 3}, "progressive-quality": {"n": 8, "columns": 3}}.get(name, {})
     if name == "rate-distortion":
@@ -270,6 +270,10 @@ def test_every_figure_is_drawn_of_a_tensor_and_says_what_it_shows(name):
         ("denoising", {"columns": 1}, "at least 2"),
         ("rate-distortion", {"batch_size": 0}, "at least 1"),
         ("classes", {}, "knows no classes"),
+        ("probe", {"t": (0,)}, "1..20"),
+        ("probe", {"t": ()}, "names no step"),
+        ("probe", {"layers": ("middle3",)}, "no layer 'middle3'; its layers are conv_in, down.0.0"),
+        ("probe", {"n": 5}, "at least 6"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_any_work(model, name, options, words):

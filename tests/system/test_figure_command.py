@@ -27,6 +27,7 @@ FEW = {
     "neighbours": ["--n", "2", "--k", "2"],
     "denoising": ["--columns", "3"],
     "schedule": [],
+    "probe": ["--n", "60", "--t", "3"],
 }
 
 

@@ -98,6 +98,17 @@ def test_muon_spread_times_and_two_networks_are_the_same(alone, several):
         torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-5, msg=name)
 
 
+def test_a_learned_schedule_is_the_same_on_every_copy(alone, several):
+    if several[0][0]["parts"]:
+        assert "learned" not in several[0][0]  # it is refused, see test_learned_training
+        return
+    assert losses(several[1] / "learned") == pytest.approx(losses(alone[1] / "learned"), rel=1e-5)
+    names = [f"network.forward_variances.{part}" for part in ("shares", "first", "log_gap")]
+    for name in (*names, "diffusion.betas", "network.conv_out.weight"):
+        found, value = several[0][0]["learned"][name], alone[0]["learned"][name]
+        torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-5, msg=name)
+
+
 def test_samples_bounds_and_errors_are_the_same_in_every_process(alone, several):
     for found in several[0]:
         assert torch.equal(found["samples"], several[0][0]["samples"])

@@ -11,6 +11,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from ddpm.config import DiffusionConfig
 from ddpm.data.images import ImageFormat
 from ddpm.errors import DdpmError
 from ddpm.loading import load
@@ -37,6 +38,13 @@ RECIPE = replace(
 )  # fmt: skip
 
 
+# Whose schedule is a part of what the processes exchange.
+LEARNED = replace(
+    tiny_config(loss="vlb", batch_size=8, steps=5, log_every=1, lr=1e-2),
+    diffusion=DiffusionConfig(schedule="learned", timesteps=12, variance_type="fixed_small"),
+)
+
+
 def work(folder):
     """Train, draw, measure and err; what came of it, by name, for this process."""
     found = {"seen": [], "size": parallel.size(), "parts": sharding.is_sharded()}
@@ -53,6 +61,9 @@ def work(folder):
     step.TrainingStep.__call__ = real
     train(RECIPE, tiny_images(), folder / "recipe")
     found["recipe"] = weights(folder / "recipe")
+    if not sharding.is_sharded():
+        train(LEARNED, tiny_images(), folder / "learned")
+        found["learned"] = weights(folder / "learned")
     found["samples"] = load(folder / "run", "cpu").sample(64, seed=3, batch_size=24)
     model = tiny_model()
     found["three"] = model.sample(3)

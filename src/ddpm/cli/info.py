@@ -20,6 +20,7 @@ from ddpm.data.listing import readable_kinds
 from ddpm.errors import DdpmError, check
 from ddpm.loading import load
 from ddpm.model import Ddpm
+from ddpm.networks.activations import layer_names
 from ddpm.pretrained import pretrained
 from ddpm.provenance import Provenance, fingerprint, read_provenance
 from ddpm.registry import names
@@ -111,6 +112,7 @@ def model_rows(model: Ddpm) -> list[list[str]]:
     rows = [
         ["images", str(model.format)],
         ["parameters", f"{model.num_parameters:,}"],
+        ["layers", ", ".join(layer_names(model.network))],
         ["denoising error", measured],
         ["calibration", "measured" if error and error.calibration else "not measured"],
         ["spectral error", "measured" if error and error.spectral else "not measured"],

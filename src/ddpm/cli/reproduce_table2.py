@@ -17,6 +17,7 @@ from ddpm.data import MemoryImages
 from ddpm.data.digits import digits
 from ddpm.diffusion.gaussian import PredictionType, VarianceType
 from ddpm.diffusion.losses import LossType
+from ddpm.diffusion.schedule import ScheduleName
 from ddpm.errors import Diverged, check
 from ddpm.evaluation import DigitRecogniser, pixel_frechet_distance
 from ddpm.loading import load
@@ -36,11 +37,13 @@ class Variant:
     loss: LossType
     variance: VarianceType
     paper: str = ""
+    schedule: ScheduleName = "linear"
 
     @property
     def name(self) -> str:
         """Names the variant's folder and its row."""
-        return f"{self.prediction}-{self.loss}-{self.variance}"
+        name = f"{self.prediction}-{self.loss}-{self.variance}"
+        return name if self.schedule == "linear" else f"{name}-{self.schedule}-schedule"
 
 
 TABLE2 = (
@@ -54,12 +57,13 @@ TABLE2 = (
     Variant("sample", "vlb", "fixed_large"),
     Variant("sample", "simple", "fixed_large"),
     Variant("v_prediction", "simple", "fixed_large"),
+    Variant("epsilon", "vlb", "fixed_large", schedule="learned"),
 )
 
 
 @dataclass(frozen=True)
 class Table2:
-    """Train every variant of Table 2 (and four beyond it) at equal cost, and measure them."""
+    """Train every variant of Table 2 (and five beyond it) at equal cost, and measure them."""
 
     steps: int | None = None
     """Training steps of each variant; the preset's by default."""
@@ -106,7 +110,10 @@ def fit(variant: Variant, training: MemoryImages, folder: Path, steps: int | Non
     config = replace(
         base,
         diffusion=replace(
-            base.diffusion, prediction_type=variant.prediction, variance_type=variant.variance
+            base.diffusion,
+            schedule=variant.schedule,
+            prediction_type=variant.prediction,
+            variance_type=variant.variance,
         ),
         training=replace(
             base.training,

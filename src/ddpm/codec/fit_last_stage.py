@@ -182,7 +182,8 @@ class Fit:
 
     def frozen(self) -> LastStage:
         """The averaged network in integers."""
-        return LastStage(self.format.levels, self.recipe.grid, copy.deepcopy(self.average).cpu().frozen())
+        network = copy.deepcopy(self.average).cpu().frozen()
+        return LastStage(self.format.levels, self.recipe.grid, network)
 
     def save(self, path: Path) -> None:
         """Write all that the rest of the training depends on."""
@@ -326,4 +327,5 @@ def _tell(
     """Say how far the training is."""
     if progress is not None:
         done = fit.step if steps is not None else min(int(time.monotonic() - before), total)
-        progress(done, total, f"last stage: {float(fit.loss):.3f} bits/dim" if fit.step else "last stage")
+        found = f": {float(fit.loss):.3f} bits/dim" if fit.step else ""
+        progress(done, total, f"last stage{found}")

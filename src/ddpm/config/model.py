@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import nn
 
-from ddpm.config.ranges import at_least
+from ddpm.config.ranges import at_least, one_of
 from ddpm.data.images import Shape
 from ddpm.diffusion.gaussian import GaussianDiffusion, PredictionType, VarianceType
+from ddpm.diffusion.learned import LearnedLogSnr
 from ddpm.diffusion.schedule import ScheduleName, make_schedule, schedule_from_betas
 from ddpm.errors import check
 from ddpm.networks.experts import Experts
@@ -123,7 +124,8 @@ class DiffusionConfig:
     """The forward process and how the network's output is read."""
 
     schedule: ScheduleName = "linear"
-    """linear, quad, const, warmup10, warmup50, jsd, cosine or sigmoid."""
+    """linear, quad, const, warmup10, warmup50, jsd, cosine or sigmoid; or learned, with the weights
+    and by the bound (training.loss vlb)."""
     timesteps: int = 1000
     """T, the number of diffusion steps."""
     beta_start: float = 1e-4
@@ -132,6 +134,8 @@ class DiffusionConfig:
     """Last forward variance."""
     betas: tuple[float, ...] | None = None
     """All forward variances by value, instead of the four settings above."""
+    ends: Literal["free", "fixed"] = "free"
+    """Whether the first and the last noise level of a learned schedule are learned, too."""
     prediction_type: PredictionType = "epsilon"
     """What the network predicts."""
     variance_type: VarianceType = "fixed_large"
@@ -142,10 +146,27 @@ class DiffusionConfig:
     def __post_init__(self) -> None:
         if self.betas is not None:
             object.__setattr__(self, "betas", tuple(map(float, self.betas)))
+        one_of("ends", self.ends, ("free", "fixed"))
+        check(
+            self.ends == "free" or self.schedule == "learned",
+            f"ends {self.ends} has no effect on the schedule {self.schedule}; it is for a learned "
+            "one",
+        )
+        check(
+            self.schedule != "learned" or self.betas is None,
+            "betas by value are not learned; leave out one of schedule learned and betas",
+        )
         self.build()
+        self.learned()
+
+    def learned(self) -> LearnedLogSnr | None:
+        """The parameters of a learned schedule, fresh; None for the others."""
+        if self.schedule != "learned":
+            return None
+        return LearnedLogSnr(self.build().schedule, self.ends == "free")
 
     def build(self) -> GaussianDiffusion:
-        """The diffusion itself."""
+        """The diffusion itself; with a learned schedule, as it is before training."""
         if self.betas is not None:
             schedule = schedule_from_betas(self.betas)
         else:

@@ -39,6 +39,12 @@ class Config:
             f"time_sampling {self.training.time_sampling} is for networks that predict the noise "
             f"(epsilon) or v_prediction, not '{self.diffusion.prediction_type}'",
         )
+        learned = getattr(self.diffusion, "schedule", None) == "learned"
+        check(
+            not learned or self.training.loss == "vlb",
+            f"a learned schedule is trained with the bound, and training.loss is "
+            f"'{self.training.loss}'; set it to vlb",
+        )
         total = self.diffusion.build().num_timesteps
         check(
             getattr(self.network, "switch", 0) < total,

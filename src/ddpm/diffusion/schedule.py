@@ -173,8 +173,21 @@ def _cosine(total: int) -> Array:
     return np.minimum(1.0 - abar[1:] / abar[:-1], 0.999)
 
 
+def _even_log_snr(betas: Array, total: int) -> Array:
+    """Betas of a chain of `total` steps from the first noise level of another to its last, the log
+    signal-to-noise ratio falling evenly."""
+    abar = np.cumprod(1.0 - betas)[[0, -1]]
+    check(
+        bool(abar[1] > 0),
+        "a learned schedule cannot begin with one that ends in pure noise; lower beta_end",
+    )
+    first, last = np.log(abar) - np.log1p(-abar)
+    log_abar = -np.logaddexp(0.0, -np.linspace(first, last, total))
+    return -np.expm1(np.diff(log_abar, prepend=0.0))
+
+
 ScheduleName = Literal[
-    "linear", "quad", "const", "warmup10", "warmup50", "jsd", "cosine", "sigmoid"
+    "linear", "quad", "const", "warmup10", "warmup50", "jsd", "cosine", "sigmoid", "learned"
 ]
 SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
 
@@ -189,7 +202,9 @@ def make_schedule(
 
     Args:
         name: one of `SCHEDULES`. linear, quad, const, warmup10, warmup50 and jsd are the authors';
-            cosine is Nichol & Dhariwal's; sigmoid lets beta follow a logistic curve over [-6, 6].
+            cosine is Nichol & Dhariwal's; sigmoid lets beta follow a logistic curve over [-6, 6];
+            learned is what a learned schedule begins with: from the first noise level of the
+            linear one of 1,000 steps to its last, log SNR falling evenly.
         timesteps: T. The betas are not rescaled with T, as in the paper.
         beta_start: first variance; cosine, const and jsd do not use it.
         beta_end: last variance; cosine and jsd do not use it.
@@ -220,6 +235,8 @@ def make_schedule(
     elif name == "sigmoid":
         logistic = 1.0 / (1.0 + np.exp(-np.linspace(-6, 6, timesteps)))
         betas = beta_start + (beta_end - beta_start) * logistic
+    elif name == "learned":
+        betas = _even_log_snr(np.linspace(beta_start, beta_end, 1000, dtype=np.float64), timesteps)
     else:
         raise DdpmError(f"unknown schedule '{name}'; choose from {', '.join(SCHEDULES)}")
     return NoiseSchedule(betas)

@@ -9,6 +9,7 @@ from ddpm.figures.denoising import Denoising
 from ddpm.figures.figure import Figure
 from ddpm.figures.interpolation import Interpolation
 from ddpm.figures.neighbours import Neighbours
+from ddpm.figures.probe import Probe
 from ddpm.figures.progressive import Progressive
 from ddpm.figures.progressive_quality import ProgressiveQuality
 from ddpm.figures.rate_distortion import RateDistortion
@@ -28,6 +29,7 @@ FIGURES: dict[str, type[Figure]] = {
     "denoising": Denoising,
     "schedule": Schedule,
     "classes": Classes,
+    "probe": Probe,
 }
 
 

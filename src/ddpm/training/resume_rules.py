@@ -88,15 +88,19 @@ def check_same_data(
 
 
 def check_same_betas(tensors: Tensors, config: Config, path: Path) -> None:
-    """Refuse to go on with other forward variances than those that are stored.
+    """Refuse to go on with other forward variances than those that are stored, unless they are
+    learned.
 
     Raises:
         DdpmError: they differ.
     """
     betas = config.diffusion.build().schedule.betas
     stored = tensors.get("diffusion.betas")  # not in format 1
-    same = stored is None or (
-        stored.shape == betas.shape and np.allclose(stored.numpy(), betas, rtol=1e-12, atol=0)
+    learned = getattr(config.diffusion, "schedule", None) == "learned"
+    same = (
+        learned
+        or stored is None
+        or (stored.shape == betas.shape and np.allclose(stored.numpy(), betas, rtol=1e-12, atol=0))
     )
     check(same, f"{path} was trained with other betas; resume with the same schedule")
 

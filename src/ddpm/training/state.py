@@ -14,6 +14,8 @@ from ddpm.config import Config
 from ddpm.data.content import DataFacts
 from ddpm.data.images import ImageFormat
 from ddpm.data.labels import listed
+from ddpm.diffusion.gaussian import GaussianDiffusion
+from ddpm.diffusion.learned import without_schedule
 from ddpm.errors import DdpmError, check
 from ddpm.likelihood.denoising_error import DenoisingError
 from ddpm.model import Ddpm
@@ -25,6 +27,7 @@ from ddpm.runtime import parallel
 from ddpm.runtime.device import Floats, in_channels_last
 from ddpm.runtime.randomness import derive_key
 from ddpm.training.ema import Ema
+from ddpm.training.learned_schedule import add_schedule, schedule_of
 from ddpm.training.optimizers import Optimizers
 from ddpm.training.resume_rules import check_same_betas, check_same_data, check_same_run
 
@@ -60,7 +63,7 @@ class TrainingState:
     def __post_init__(self) -> None:
         training = self.config.training
         torch.manual_seed(derive_key(training.seed, "init"))
-        self.network = in_channels_last(self._build())
+        self.network = in_channels_last(add_schedule(self._build(), self.config).to(self.device))
         self.ema = Ema(self.network, training.ema_decay)
         shard(self.network)
         shard(self.ema.network)
@@ -92,18 +95,25 @@ class TrainingState:
     def model(self) -> Ddpm:
         """The model with the averaged weights, as it stands."""
         network = self.ema.network
-        if is_sharded():
+        if is_sharded() or schedule_of(network) is not None:
             averages = {name: full_tensor(v) for name, v in network.state_dict().items()}
             network = self._build().requires_grad_(False)
-            network.load_state_dict(averages)
+            network.load_state_dict(without_schedule(averages))
         return Ddpm(
             self.config,
             self.format,
             network,
+            self.diffusion,
             history=self.history,
             denoising_error=self.denoising_error,
             coding=self.coding,
         )
+
+    @property
+    def diffusion(self) -> GaussianDiffusion:
+        """Of the model; a learned schedule is averaged as the weights are."""
+        diffusion, learned = self.config.diffusion.build(), schedule_of(self.ema.network)
+        return diffusion if learned is None else replace(diffusion, schedule=learned.schedule())
 
     @property
     def nbytes(self) -> int:
@@ -117,9 +127,8 @@ class TrainingState:
             DdpmError: it cannot be written, or a weight is no longer finite.
         """
         averages = {k: full_tensor(v) for k, v in self.ema.network.state_dict().items()}
-        diffusion = self.config.diffusion.build()
         coding = self.coding.tensors() if self.coding else {}
-        tensors = model_tensors(averages, diffusion, self.denoising_error, coding)
+        tensors = model_tensors(averages, self.diffusion, self.denoising_error, coding)
         for name, value in self.network.state_dict().items():
             tensors[f"network.{name}"] = full_tensor(value)
         tensors |= self.optimizers.tensors()
@@ -171,7 +180,7 @@ class TrainingState:
         self.began_from = model.history.origin or model.history.began_from
         weights = model.network.state_dict()
         for network in (self.network, self.ema.network):
-            fill(network, weights)
+            fill(network, network.state_dict() | dict(weights))  # a learned schedule stays
 
     def restore(self, run: RunFolder, other_images: bool = False) -> None:
         """Take up the newest good checkpoint of `run`.

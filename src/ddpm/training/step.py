@@ -19,6 +19,7 @@ from ddpm.runtime import parallel
 from ddpm.runtime.device import in_precision
 from ddpm.runtime.randomness import Randomness, derive_key
 from ddpm.training.compiling import compiled
+from ddpm.training.learned_schedule import bound_loss, schedule_of
 from ddpm.training.precision import training_precision
 from ddpm.training.state import TrainingState
 
@@ -72,6 +73,12 @@ class TrainingStep:
         self.state, self.training = state, training
         self.own_loss = loss
         self.diffusion = state.config.diffusion.build()
+        self.schedule = schedule_of(state.network)
+        check(
+            loss is None or self.schedule is None,
+            "a learned schedule is trained with the bound, not with a loss of one's own; leave "
+            "loss out, or take another diffusion.schedule",
+        )
         self.network = averaging(state.network)
         self.forward = compiled(self.network) if training.compile else self.network
         self.precision = state.precision = training_precision(state)
@@ -128,9 +135,12 @@ class TrainingStep:
         if state.config.data.flip:
             mirrored = self.flip.integers(rows, 2, step).bool()
             x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
-        t = self.times(rows)
         noise = self.noise.normal(rows, image_format.shape, step)
         denoiser = self.denoiser(rows, labels)
+        if self.schedule is not None:
+            how = self.schedule, self.diffusion, denoiser
+            return bound_loss(*how, x, self.quantile(rows), noise, image_format.levels).mean()
+        t = self.times(rows)
         if self.own_loss is not None:
             losses = self.own_loss(self.diffusion, denoiser, x, t, noise)
         else:
@@ -160,15 +170,18 @@ class TrainingStep:
     def times(self, rows: Tensor) -> Tensor:
         """The timestep of every image."""
         step, total = self.state.step, self.diffusion.num_timesteps
-        if self.training.stratified_time:
-            quantile = self.stratified(rows)
-        elif self.training.time_sampling == "uniform":
+        if not self.training.stratified_time and self.training.time_sampling == "uniform":
             return self.time.integers(rows, total, step)
-        else:
-            quantile = self.time.uniform(rows, step)
+        quantile = self.quantile(rows)
         if self.training.time_sampling == "uniform":
             return (quantile * total).ceil().long().clamp(1, total) - 1
         return self.bound_times.at(quantile)
+
+    def quantile(self, rows: Tensor) -> Tensor:
+        """A number in (0, 1] for each image, which decides its timestep."""
+        if self.training.stratified_time:
+            return self.stratified(rows)
+        return self.time.uniform(rows, self.state.step)
 
     def stratified(self, rows: Tensor) -> Tensor:
         """A number in (0, 1] for each image, which are evenly spaced over the whole batch.
