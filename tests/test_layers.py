@@ -12,7 +12,7 @@ ROOT = Path(ddpm.__file__).parent
 # The lowest first; a room may import those before it and itself.
 ORDER = (
     "errors", "registry", "runtime", "diffusion", "networks", "data", "sampling", "likelihood",
-    "config", "pretrained", "runs", "codec", "model",
+    "config", "pretrained", "runs", "codec", "compression", "model",
     "interop", "loading", "latents", "provenance", "evaluation", "figures", "training", "cli",
 )  # fmt: skip
 

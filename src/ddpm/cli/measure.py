@@ -63,11 +63,7 @@ def run(argv: Sequence[str]) -> int:
     """Parse, measure, store, say where."""
     name, rest = positional(argv, "a run or checkpoint", "measure")
     args = parse(Measure, rest, f"measure {name or 'RUN'}", Measure())
-    check(args.images >= 1, f"--images must be at least 1, got {args.images}")
-    size = args.batch_size
-    check(size is None or size >= 1, f"--batch-size must be at least 1, got {size}")
-    steps = args.last_stage_steps
-    check(steps is None or steps >= 0, f"--last-stage-steps must be at least 0, got {steps}")
+    check_given(args)
     model, measured = load_with_file(name)
     total = model.diffusion.num_timesteps
     check(
@@ -121,6 +117,14 @@ def run(argv: Sequence[str]) -> int:
             "model is said to be trained on, and other commands find them without --data"
         )
     return 0
+
+
+def check_given(args: Measure) -> None:
+    """Refuse numbers that no model could take."""
+    least = {"images": 1, "batch-size": 1, "last-stage-steps": 0}
+    given = (args.images, args.batch_size, args.last_stage_steps)
+    for (name, low), value in zip(least.items(), given, strict=True):
+        check(value is None or value >= low, f"--{name} must be at least {low}, got {value}")
 
 
 def where(name: str, measured: Path, out: Path | None) -> Path:

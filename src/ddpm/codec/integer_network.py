@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddpm.codec import mixture
+import ddpm.codec.mixture as mixture
 from ddpm.codec.windows import (
     LIMIT,
     ONE,

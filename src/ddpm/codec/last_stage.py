@@ -18,7 +18,8 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddpm.codec import mixture, range_coder
+import ddpm.codec.mixture as mixture
+import ddpm.codec.range_coder as range_coder
 from ddpm.codec.bits import BitReader, BitWriter, EndOfData
 from ddpm.codec.integer_network import IntegerNetwork, Layer
 from ddpm.codec.snapping import MARGIN, Grid, to_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -99,7 +100,10 @@ def learn_coding(
     with torch.inference_mode(), exact_arithmetic():
         drift = _drift(diffusion, denoiser, images, image_format, device)
     priced = images[torch.arange(max(0, len(images) - PRICED), len(images))].cpu()
-    costs = {t: _cost(stage, priced, predict(priced, t, 0).cpu(), t) for t in ends}
+    between = {round(math.sqrt(a * b)) for a, b in itertools.pairwise(ends)}
+    costs = {
+        t: _cost(stage, priced, predict(priced, t, 0).cpu(), t) for t in sorted({*ends} | between)
+    }
     return _cheapest(stage, diffusion.schedule, error, image_format, costs, SAFETY * drift)
 
 
