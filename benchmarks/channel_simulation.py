@@ -1,18 +1,17 @@
 """What a sample of q costs to send: flat best-of-K of each chunk against the tree code.
 
-    python benchmarks/channel_simulation.py [RUN] [--seeds 4] [--steps 50] [--images N]
+    python benchmarks/channel_simulation.py [--seeds 4]
 
-First on made-up targets: mu ~ N(0, (1-v) I) in d dimensions, with v such that the KL is the one
-asked for, at 1.08 bits sent for each bit of KL. Then, with the run of a digits preset, for the
-archive of all held-out digits, K steps, as `compress` sends it.
+On made-up targets: mu ~ N(0, (1-v) I) in d dimensions, with v such that the KL is the one asked
+for, at 1.08 bits sent for each bit of KL.
 
 The flat code cuts the dimensions into chunks of 12 bits each and sends for each the number of the
 best of 4,096 distinct rows of one fixed codebook. The dimensions are permuted and their signs
 turned by the key of the step, and all chunks are scored by one matrix product. (A `TreeCode` of 12
 bits and a beam of 1 is the same but draws its 4,096 children with replacement.)
 
-"Sent" is path bits alone, except in the archive's bits/dim. "Delivered" is -d/2 log2(1 - rho^2)
-with rho the correlation of z and mu, or log2 q(z) / p(z). Both are summed over seeds or steps.
+"Sent" is path bits alone. "Delivered" is -d/2 log2(1 - rho^2)
+with rho the correlation of z and mu, or log2 q(z) / p(z). Both are summed over seeds.
 """
 
 from __future__ import annotations
@@ -23,33 +22,25 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Protocol
-from unittest.mock import patch
 
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Float
-from torch import Tensor
 
-from ddpm import PMeanVariance, load
-from ddpm.codec import CodecModel, transmission
-from ddpm.codec.tiles import cut
-from ddpm.codec.transmission import RATE, SENT, Spent, Walk, delivered, send
+from ddpm.codec.transmission import delivered
 from ddpm.codec.tree_code import Floats, Ints, Tree, TreeCode
-from ddpm.data.digits import digits
-from ddpm.runtime.progress import Counter
 from ddpm.runtime.randomness import derive_key
 
 CHUNK_BITS = 12
+RATE = 1.08  # bits sent for each bit of KL
 ROWS = 1 << CHUNK_BITS
 BOOK_WIDTH = 256  # dimensions a row of the flat codebook covers; a wider chunk goes on at others
 STRIDE = 1531  # from the row of one stretch of a wide chunk to that of the next
 
 
 class Code(Protocol):
-    """What `ddpm.codec.transmission` needs of a code."""
+    """What the codec needs of a code."""
 
     def grow(self, d: int, bits: int, key: int) -> Tree: ...
 
@@ -120,20 +111,12 @@ CODES: dict[str, Code] = {
 class Options:
     """What to measure."""
 
-    run: tyro.conf.Positional[Path | None] = None
-    """A run of the digits preset, for the archive of held-out digits."""
     seeds: int = 4
     """Made-up targets a cell."""
     dims: int = 3072
     """Their dimensions."""
     kl: tuple[int, ...] = (25, 50, 100, 200, 400)
     """Their KL, in bits."""
-    steps: int = 50
-    """K of the archive."""
-    images: int | None = None
-    """Held-out digits in the archive; all by default."""
-    flat_rates: tuple[float, ...] = (SENT, 1.25)
-    """Bits that the archive's flat code sends for each bit of KL."""
 
 
 def by_correlation(z: Floats, mu: Floats) -> float:
@@ -178,64 +161,10 @@ def made_up(options: Options) -> None:
             sys.stdout.flush()
 
 
-class WatchedWalk(Walk):
-    """A walk that remembers the last prediction of x_0."""
-
-    xstart: Tensor
-
-    def predict(self, x: Float[Tensor, "n c h w"], index: int) -> PMeanVariance:
-        """See `Walk.predict`."""
-        p = super().predict(x, index)
-        self.xstart = p.pred_xstart
-        return p
-
-
-def archive_row(model: CodecModel, code: Code, rate: float, options: Options) -> str:
-    """Cells of one code on the held-out digits."""
-    tiles, real = cut(list(digits("test").images[: options.images]), model.format.shape)
-    walk = WatchedWalk(model, options.steps, real, Counter(None, options.steps * len(tiles), ""))
-    spent = Spent()
-    begun = time.perf_counter()
-    with patch.object(transmission, "TREE", code), patch.object(transmission, "SENT", rate):
-        payload = send(walk, tiles, spent)
-    seconds = time.perf_counter() - begun
-    error = model.format.to_unit(tiles) - walk.xstart.cpu()
-    rmse = 127.5 * float((error**2).mean().sqrt())
-    path, n = sum(spent.path), tiles.numel()
-    cells = [
-        f"{rate:.2f}",
-        f"{path / sum(spent.delivered):.3f}",
-        f"{path / sum(spent.kl):.3f}",
-        f"{path / n:.3f}",
-        f"{spent.pixels / n:.3f}",
-        f"{8 * len(payload) / n:.3f}",
-        f"{rmse:.2f}",
-        f"{seconds:.1f}",
-    ]
-    return " | ".join(cells)
-
-
-def archive(model: CodecModel, options: Options) -> None:
-    """The table of the held-out digits."""
-    print(f"\nheld-out digits, K = {options.steps}, RMSE of x^_0 before the last stage on 0..255")
-    print(
-        "| code | rate | sent / delivered | sent / KL | path, bits/dim | pixels, bits/dim "
-        "| all, bits/dim | RMSE | seconds |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    flat, *trees = CODES.items()
-    rows = [(*flat, rate) for rate in options.flat_rates] + [(*tree, SENT) for tree in trees]
-    for name, code, rate in rows:
-        print(f"| {name} | {archive_row(model, code, rate, options)} |")
-        sys.stdout.flush()
-
-
 def main(options: Options) -> None:
     """Print both tables."""
     print(f"{torch.get_num_threads()} threads, numpy {np.__version__}")
     made_up(options)
-    if options.run is not None:
-        archive(load(options.run, "cpu").for_codec(), options)
 
 
 if __name__ == "__main__":

@@ -23,12 +23,10 @@ import torch
 import tyro
 
 from ddpm import load, open_data
-from ddpm.codec import CodecModel
+from ddpm.codec import CodecModel, compress
 from ddpm.codec.prices import overhead
-from ddpm.codec.tiles import cut
-from ddpm.codec.transmission import Spent, Walk, delivered, send
+from ddpm.codec.transmission import delivered
 from ddpm.codec.tree_code import Floats, Ints, Tree, TreeCode
-from ddpm.runtime.progress import Counter
 from ddpm.runtime.randomness import derive_key
 
 RATES = (1.0, 1.04, 1.08, 1.12, 1.18, 1.26, 1.4, 1.6, 2.0, 2.6)
@@ -98,10 +96,8 @@ def steps_of(model: CodecModel, options: Options) -> list[Target]:
         for _ in range(options.files):
             images = list(source[torch.arange(first, first + count)])
             first += count
-            tiles, real = cut(images, model.format.shape)
-            counter = Counter(None, options.steps * len(tiles), "")
             with patch.object(Tree, "search", watched):
-                send(Walk(model, options.steps, real, counter), tiles, Spent())
+                compress(model, images, steps=options.steps)
     return found
 
 

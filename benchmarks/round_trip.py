@@ -70,7 +70,7 @@ def decode(options: Options, folder: Path) -> None:
         f"single files: {sizes.mean():.1f} bytes, {8 * sizes.mean() / dims:.3f} bits/dim, "
         f"header {headers.mean():.1f} bytes (most {headers.max()}), "
         f"{int((singly == images).flatten(1).all(1).sum())} of {len(images)} digits exact; "
-        f"stored without the model: {sum(parse(data).header.steps == 0 for data in files)}"
+        f"stored without the model: {sum(parse(data).header.stored for data in files)}"
     )
     if options.truncated:
         truncate(model, files[: options.truncated], images)

@@ -39,6 +39,7 @@ def pets(measured=False, names=PETS, diffusion=None, **options):
     model = Ddpm(config, plain.format, network.requires_grad_(False))
     if measured:
         model.measure(tiny_images(20))
+        model.learn_coding(tiny_images(20), steps=5)
     return model
 
 
@@ -208,11 +209,11 @@ def test_a_model_is_saved_without_a_class_and_found_for_a_file_with_one(tmp_path
     assert torch.equal(loaded.given("2").sample(2), model.given(2).sample(2))
     images = list(tiny_images(2).images)
     data = model.given("10", 1.5).compress(images, steps=2)
-    fingerprint = parse(data).header.model
-    found = load_for_file(tmp_path / "m.safetensors", fingerprint, "10", 1.5)
+    header = parse(data).header
+    found = load_for_file(tmp_path / "m.safetensors", header, "10", 1.5)
     assert found.decompress(data).exact
     with pytest.raises(DdpmError, match="no class 'fox'"):
-        load_for_file(tmp_path / "m.safetensors", fingerprint, "fox")
+        load_for_file(tmp_path / "m.safetensors", header, "fox")
 
 
 def test_measure_stores_the_error_of_no_class(tmp_path, capsys):

@@ -113,6 +113,7 @@ _HOMES = {
 _PARTS = (
     "cli",
     "codec",
+    "compression",
     "config",
     "data",
     "diffusion",

@@ -25,7 +25,18 @@ from helpers import checkpoint_path, tensors_of, tiny_model
 from mistakes import everything_below, refused
 from runs.small_run import pictures, settings, write
 
-MEASURE = ["measure", "run", "--data", "pets", "--images", "8", "--timesteps", "5"]
+MEASURE = [
+    "measure",
+    "run",
+    "--data",
+    "pets",
+    "--last-stage-steps",
+    "4",
+    "--images",
+    "8",
+    "--timesteps",
+    "5",
+]
 
 
 def from_elsewhere(height=8, width=8):
@@ -60,9 +71,9 @@ def measured(place):
 
 
 def weights_of(run):
-    """All tensors of a run but the denoising error."""
-    tensors = tensors_of(run)
-    return {name: value for name, value in tensors.items() if not name.startswith("denoising")}
+    """All tensors of a run but the denoising error and the last stage."""
+    tensors, learned = tensors_of(run), ("denoising", "codec")
+    return {name: value for name, value in tensors.items() if not name.startswith(learned)}
 
 
 # -- what is learned once ------------------------------------------------------------------------
@@ -276,11 +287,16 @@ def test_before_it_begins_it_says_how_long_it_will_take(place, monkeypatch, opti
         yield lambda done, total, label: told.append((done, total))
 
     monkeypatch.setattr("ddpm.cli.measure.progress_bar", bar)
-    assert main(["measure", "run", "--data", "pets", *options]) == 0
+    last = ["--last-stage-steps", "3"]
+    assert main(["measure", "run", "--data", "pets", *options, *last]) == 0
     assert told[0].startswith(words)
-    assert told[0].endswith("; fewer with --images or --timesteps")
+    assert told[0].endswith(
+        "; fewer with --images or --timesteps; then 3 steps of training of the last stage"
+    )
     total = int(words.split(": ")[1].split()[0])
-    assert [step for step in told if isinstance(step, tuple)][-1] == (total, total)
+    steps = [step for step in told if isinstance(step, tuple)]
+    assert (total, total) in steps
+    assert steps[-1] == (3, 3)
 
 
 @pytest.mark.parametrize(

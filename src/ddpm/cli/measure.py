@@ -14,6 +14,7 @@ import tyro
 from ddpm.cli.data import adopt, came_from_elsewhere, open_for
 from ddpm.cli.parse import parse, positional, say
 from ddpm.cli.progress import progress_bar
+from ddpm.codec.learning import usual_steps
 from ddpm.data import ImageSource
 from ddpm.errors import check
 from ddpm.likelihood.denoising_error import (
@@ -219,10 +220,12 @@ def forecast(model: Ddpm, source: ImageSource, args: Measure) -> str:
         if seconds > WARM and model.device.type == "cpu":
             break
     mine = -(-steps // parallel.size())
+    training = usual_steps(model.format) if args.last_stage_steps is None else args.last_stage_steps
+    then = f"; then {training:,} steps of training of the last stage" if training else ""
     return (
         f"measuring {steps:,} timesteps of {images:,} image{'s' * (images > 1)}: "
         f"{steps * images:,} evaluations, {about(mine * images / size * seconds)}; fewer with "
-        "--images or --timesteps"
+        f"--images or --timesteps{then}"
     )
 
 

@@ -314,6 +314,7 @@ def fit_last_stage(
             fit.save(checkpoint)
             saved = now
         if done >= 1:
+            _tell(progress, fit, steps, total, before)
             fit.ahead.shutdown()
             return fit.frozen()
         fit.advance(done)
