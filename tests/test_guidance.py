@@ -210,7 +210,7 @@ def test_a_model_is_saved_without_a_class_and_found_for_a_file_with_one(tmp_path
     images = list(tiny_images(2).images)
     data = model.given("10", 1.5).compress(images, steps=2)
     header = parse(data).header
-    found = load_for_file(tmp_path / "m.safetensors", header, "10", 1.5)
+    found, _ = load_for_file(tmp_path / "m.safetensors", header, "10", 1.5)
     assert found.decompress(data).exact
     with pytest.raises(DdpmError, match="no class 'fox'"):
         load_for_file(tmp_path / "m.safetensors", header, "fox")
