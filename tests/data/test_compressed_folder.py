@@ -44,7 +44,7 @@ def test_compressing_takes_every_image_by_the_same_rule(case, run, tmp_path, cap
     assert main(command) == 0
     assert f"{len(grey)} images" in capsys.readouterr().out
     assert main(["decompress", str(run), str(file), "-o", str(out)]) == 0
-    found = [Image.open(path).convert("L").getpixel((0, 0)) for path in out.glob("*.png")]
+    found = [Image.open(path).convert("L").getpixel((0, 0)) for path in out.rglob("*.png")]
     assert sorted(found) == grey
 
 

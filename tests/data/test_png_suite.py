@@ -80,7 +80,7 @@ def compressed(data, channels, models, folder, capsys):
     """What a picture comes back as from `compress` and `decompress`; None where it is refused."""
     source, file, out = folder / "in.png", folder / "x.ddpm", folder / "out.png"
     source.write_bytes(data)
-    arguments = [str(models[channels]), str(source), "-o", str(file), "--steps", "1"]
+    arguments = [str(models[channels]), str(source), "-o", str(file), "--steps", "2"]
     code = main(["compress", *arguments])
     if code:
         lines = capsys.readouterr().err.strip().splitlines()
@@ -111,7 +111,7 @@ def packed(models, tmp_path_factory):
             (folder / "set" / f"{i:06d}.png").write_bytes(SUITE[name].data)
         source, file, out = str(folder / "set"), str(folder / "x.ddpm"), folder / "out"
         with one_thread(), contextlib.suppress(Exception):  # what fails is tried one by one
-            if main(["compress", str(model), source, "-o", file, "--steps", "1"]) == 0:
+            if main(["compress", str(model), source, "-o", file, "--steps", "2"]) == 0:
                 assert main(["decompress", str(model), file, "-o", str(out)]) == 0
                 back |= {n: (out / f"{i:06d}.png").read_bytes() for i, n in enumerate(names)}
     return back

@@ -121,6 +121,7 @@ def test_bits_do_not_use_it_unless_they_are_asked_to_and_state_it(place, capsys)
 def test_an_error_of_an_earlier_version_gets_it_and_stays_as_it_is(place, capsys):
     model = tiny_model()
     model.measure(tiny_images(9))  # other images than those that it is measured on now
+    model.learn_coding(tiny_images(9), steps=5)
     model = as_measured_before(model)
     model.save(checkpoint_path("run", 3))
     before = model.denoising_error

@@ -159,7 +159,16 @@ def assert_same_end(a, b, steps, more=()):
     (one, described), (two, other) = (
         load_checkpoint(checkpoint_path(run, steps), training=True) for run in (a, b)
     )
-    parts = {"network", "ema", "exp_avg", "exp_avg_sq", "diffusion", "denoising_error", *more}
+    parts = {
+        "network",
+        "ema",
+        "exp_avg",
+        "exp_avg_sq",
+        "diffusion",
+        "denoising_error",
+        "codec",
+        *more,
+    }
     assert {name.split(".")[0] for name in one} == parts
     assert one.keys() == two.keys()
     for name in one:

@@ -25,8 +25,7 @@ from helpers import checkpoint_path, tensors_of, tiny_model
 from mistakes import everything_below, refused
 from runs.small_run import pictures, settings, write
 
-MEASURE = ["measure", "run", "--data", "pets", "--last-stage-steps", "4"]
-MEASURE += ["--images", "8", "--timesteps", "5"]
+MEASURE = [
     "measure",
     "run",
     "--data",

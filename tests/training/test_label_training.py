@@ -169,7 +169,6 @@ def test_nothing_is_left_out_or_added_outside_training(tmp_path):
             lambda m: m.sample(5),
             lambda m: m.bits_per_dim(images(4)),
             lambda m: m.measure(images(4)),
-            lambda m: m.compress(list(images(2).images), steps=2),
         ):
             SEEN.clear()
             act(model.given(given))

@@ -30,7 +30,7 @@ def assert_identical(a, b):
     """The same names and the same bits: weights, averages and both moments of Adam."""
     assert set(a) == set(b)
     parts = {"network", "ema", "exp_avg", "exp_avg_sq", "diffusion"}
-    assert {name.split(".")[0] for name in a} - {"denoising_error"} == parts
+    assert {name.split(".")[0] for name in a} - {"denoising_error", "codec"} == parts
     for name in a:
         assert torch.equal(a[name], b[name]), name
 

@@ -94,12 +94,14 @@ def test_no_count_of_bits_depends_on_a_stopwatch(tmp_path, monkeypatch):
         model = tiny_model()
         error = model.measure(tiny_images(20))
         bound = model.bound(tiny_images(6))
+        model.learn_coding(tiny_images(20), steps=5)
         archive = model.compress(tiny_images(2).images, steps=3)
         found.append((error.xstart_mse.tobytes(), bound.total.tobytes(), archive))
         assert watch.asked == 0
     assert found[0] == found[1]
     exact = tiny_model(precision="fp32")
     exact.measure(tiny_images(20))
+    exact.learn_coding(tiny_images(20), steps=5)
     assert exact.compress(tiny_images(2).images, steps=3) == found[0][2]
 
 

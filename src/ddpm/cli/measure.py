@@ -100,7 +100,8 @@ def run(argv: Sequence[str]) -> int:
         )
         if before is not None:
             error = model.denoising_error = completed(before, error)
-        if args.last_stage_steps != 0 and not model.diffusion.learns_variance:
+        kept = before is not None and model.coding is not None
+        if args.last_stage_steps != 0 and not model.diffusion.learns_variance and not kept:
             model.learn_coding(source, steps=args.last_stage_steps, progress=progress)
     if args.out:
         parallel.on_main(lambda: model.save(file))

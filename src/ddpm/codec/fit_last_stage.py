@@ -301,6 +301,17 @@ def fit_last_stage(
         fit.load(checkpoint)
     elif begin_from is not None:
         fit.begin_from(begin_from)
+    return _run(fit, steps, seconds, checkpoint, progress)
+
+
+def _run(
+    fit: Fit,
+    steps: int | None,
+    seconds: float | None,
+    checkpoint: Path | None,
+    progress: Progress | None,
+) -> LastStage:
+    """Train to the end; the arguments are those of `fit_last_stage`."""
     total = steps if steps is not None else math.ceil(seconds or 0)
     before, saved = time.monotonic() - fit.elapsed, time.monotonic()
     for _ in range(fit.pool.size // BATCH):

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ddpm.codec.coding import Coding
-from ddpm.codec.fit_last_stage import fit_last_stage
+from ddpm.codec.fit_last_stage import fit_last_stage, usual_recipe
 from ddpm.codec.last_stage import LastStage
 from ddpm.codec.parts import tiles_of_a_part
 from ddpm.codec.planning import Errors, choose_route
 from ddpm.codec.snapping import MARGIN
+from ddpm.codec.window_pool import BATCH
 from ddpm.data.images import ImageFormat, Indexed
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.diffusion.schedule import NoiseSchedule
@@ -37,6 +38,20 @@ STEPS, MORE = 3000, 4  # of the training for 8x8 grey pixels, and per value abov
 def usual_steps(image_format: ImageFormat) -> int:
     """Of the last stage's training by default: 3,000 for digits, 15,000 for CIFAR-10."""
     return STEPS + MORE * max(0, min(math.prod(image_format.shape), 3072) - 64)
+
+
+def steps_after(trained: int, given: int | None, image_format: ImageFormat) -> int:
+    """Of the last stage's training after so many of the network's, if it is not given."""
+    return min(usual_steps(image_format), 2 * trained) if given is None else given
+
+
+def network_calls(image_format: ImageFormat, steps: int) -> int:
+    """On an image each, to learn a coding, from as many images as the pool holds; at the most."""
+    if steps == 0:
+        return 0
+    recipe, many = usual_recipe(image_format), len(NOISES)
+    drawn = recipe.pool + BATCH * (steps // recipe.renew)
+    return drawn + PRICED * (2 * many - 1) + 2 * DRIFTED * many
 
 
 def knots(schedule: NoiseSchedule) -> tuple[int, ...]:

@@ -64,9 +64,10 @@ def choose_route(
         f"trained, got {last}",
     )
     most = min(MAX_STEPS, schedule.num_timesteps - low)
+    least = 1 if high == schedule.num_timesteps - 1 else 2
     check(
-        steps is None or 2 <= steps <= most or (steps == 1 and high == schedule.num_timesteps - 1),
-        f"steps must lie in 2..{most}, got {steps}",
+        steps is None or least <= steps <= most,
+        f"steps must lie in {least}..{most}, got {steps}",
     )
     numbers = tiles * math.prod(error.xstart_mse.shape[1:])
     prices = np.asarray(step_price(numbers * step_costs(schedule, error)))

@@ -65,7 +65,8 @@ class TrainingConfig:
     """Steps between lines in stats.jsonl and TensorBoard."""
     last_stage_steps: int | None = None
     """Steps that the network of compressed files' last stage is trained for when the run is
-    complete; chosen by the images' size by default, and 0 leaves it out."""
+    complete; by default by the size of the images, and at most twice as many as `steps`. 0 leaves
+    it out."""
     max_minutes: float | None = None
     """Stop after this long, saved and ready to resume."""
     wandb_project: str | None = None

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ddpm.codec.learning import network_calls, steps_after
 from ddpm.config import Config
 from ddpm.data.images import ImageFormat, Shape
 from ddpm.likelihood.denoising_error import IMAGES, measured_timesteps
@@ -212,12 +213,19 @@ class Cost:
 
     @property
     def calls(self) -> int:
-        """Network calls on an image besides the steps: grids, bits/dim, the denoising error."""
+        """Network calls on an image besides the steps: grids, bits/dim, the denoising error, and
+        at most those for the last stage.
+        """
         training, total = self.config.training, self.config.diffusion.build().num_timesteps
         every = training.sample_every
         grid = GRID * (min(QUICK, total) + min(DRAWS, total))
         grids = training.steps // every if every else 0
-        return grids * grid + IMAGES * len(measured_timesteps(total))
+        last = steps_after(training.steps, training.last_stage_steps, self.format)
+        return (
+            grids * grid
+            + IMAGES * len(measured_timesteps(total))
+            + network_calls(self.format, last)
+        )
 
     def seconds(self, step: StepTime) -> tuple[float, float]:
         """Of all steps, and of all network calls besides, a third of an image of a step each."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ddpm.codec.learning import steps_after
 from ddpm.config import Config
 from ddpm.data.exact_files import save_png
 from ddpm.data.images import ImageSource, OnDevice
@@ -246,9 +247,10 @@ def measure_and_save(
 ) -> None:
     """Measure the denoising error of a complete run, learn its last stage, and store both in its
     checkpoint."""
-    steps = state.config.training.last_stage_steps
+    training = state.config.training
     try:
         model = state.model
+        steps = steps_after(training.steps, training.last_stage_steps, model.format)
         state.denoising_error = model.measure(images, progress=progress)
         if not model.diffusion.learns_variance and steps != 0:
             state.coding = model.learn_coding(images, steps=steps, progress=progress)
