@@ -1,0 +1,57 @@
+"""Images to begin with that no model was trained on and that come with what is installed anyway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from jaxtyping import UInt8
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from torch import Tensor
+
+from ddpm.data.digits import digits
+from ddpm.data.images import ImageFormat
+from ddpm.ui.uploads import fit
+
+# Squares of scikit-learn's two photos: name, which photo, left, top, side.
+SQUARES = (
+    ("temple", 0, 10, 90, 240),
+    ("gate", 0, 250, 40, 210),
+    ("roofs", 0, 430, 60, 200),
+    ("lake side", 0, 200, 230, 190),
+    ("flower", 1, 150, 40, 330),
+    ("petals", 1, 260, 90, 150),
+)
+DIGITS = 6  # held-out digits, for models of such
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image to begin with.
+
+    Args:
+        name: what it shows.
+        image: grey levels of a model's format.
+    """
+
+    name: str
+    image: UInt8[Tensor, "c h w"]
+
+
+@cache
+def examples(image_format: ImageFormat) -> tuple[Example, ...]:
+    """Images of a model's format; none where no image file has its channels."""
+    if image_format == ImageFormat(1, 8, 8, 17):
+        held_out = digits("test")
+        return tuple(
+            Example(f"digit {int(held_out.labels[i])}", held_out.images[i]) for i in range(DIGITS)
+        )
+    if image_format.channels not in (1, 3):
+        return ()
+    photos = [Image.fromarray(photo) for photo in load_sample_images().images]
+    found = []
+    for name, photo, left, top, side in SQUARES:
+        square = photos[photo].crop((left, top, left + side, top + side))
+        found.append(Example(name, fit(square, 8, image_format)[0]))
+    return tuple(found)
