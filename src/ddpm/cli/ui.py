@@ -10,6 +10,7 @@ from ddpm.cli.parse import parse, say
 from ddpm.errors import DdpmError, check
 from ddpm.loading import load
 from ddpm.pretrained import pretrained
+from ddpm.provenance import model_name
 
 MISSING = (
     "the page in the browser needs Gradio, which is not installed; install it with "
@@ -41,8 +42,11 @@ def run(argv: Sequence[str]) -> int:
     check(0 <= args.port <= 65535, f"--port must lie in 0..65535, got {args.port}")
     if any(importlib.util.find_spec(name) is None for name in ("gradio", "uvicorn")):
         raise DdpmError(MISSING)
-    models = {name: load(name, precision="fp32") for name in names or pretrained()}
+    models = {model_name(name): load(name, precision="fp32") for name in names or pretrained()}
     from ddpm.ui.server import serve  # loads gradio
 
-    serve(models, args.host, args.port, lambda url: say(f"open {url} (Ctrl-C stops it)"))
+    try:
+        serve(models, args.host, args.port, lambda url: say(f"open {url} (Ctrl-C stops it)"))
+    except KeyboardInterrupt:  # which is how it is stopped
+        say("stopped")
     return 0

@@ -1,4 +1,5 @@
-"""The page in the browser (`ddpm ui`): what it computes and shows, and the server that hands it out.
+"""The page in the browser (`ddpm ui`): what it computes and shows, and the server that gives it.
 
-Gradio is imported by `ddpm.ui.page`, `ddpm.ui.tabs` and `ddpm.ui.server` only, which only `ddpm ui` imports.
+Gradio is imported by `parts`, `tabs`, `compress_tab`, `page` and `server` only, and these only by
+`ddpm ui`.
 """

@@ -47,7 +47,7 @@ class Bench:
             DdpmError: nothing was, or it was put away.
         """
         kind, _, rest = choice.partition(":")
-        check(kind == "upload", "choose a file first")
+        check(kind == "upload", "choose an image or a file first, and wait until it has been read")
         token, _, name = rest.partition(":")
         return self.inbox.get(token), base_name(name)
 

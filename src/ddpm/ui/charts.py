@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 56, 26, 14, 44
 # Okabe and Ito's colours, which colour-blind people tell apart, and dashes for those who see none.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8a6d00", "#56B4E9")
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "1 4")
@@ -31,10 +31,12 @@ class Axes:
 
     x: tuple[float, float]
     y: tuple[float, float]
+    log: bool = False
 
     def across(self, value: float) -> float:
         """Where an x lies."""
-        low, high = self.x
+        low, high = map(math.log10, self.x) if self.log else self.x
+        value = math.log10(value) if self.log else value
         return LEFT + (value - low) / ((high - low) or 1) * (WIDTH - LEFT - RIGHT)
 
     def down(self, value: float) -> float:
@@ -53,7 +55,12 @@ def ticks(low: float, high: float, about: int = 6) -> list[float]:
 
 
 def curves(
-    lines: Sequence[Curve], xlabel: str, ylabel: str, at: float | None = None, about: str = ""
+    lines: Sequence[Curve],
+    xlabel: str,
+    ylabel: str,
+    at: float | None = None,
+    about: str = "",
+    log: bool = False,
 ) -> str:
     """Curves with their names, and a vertical line at a place on the x axis.
 
@@ -62,13 +69,14 @@ def curves(
         xlabel, ylabel: with units.
         at: where the vertical line is.
         about: what it shows, for those who do not see it.
+        log: whether equal ratios of x, all of them at least 1, are equally far apart.
     """
     points = [
         [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)] for line in lines
     ]
     flat = [point for line in points for point in line] or [(0.0, 0.0)]
     xs, ys = [x for x, _ in flat], [y for _, y in flat]
-    axes = Axes((0, max(xs)), (min(ys), max(ys) + 0.05 * (max(ys) - min(ys) or 1)))
+    axes = Axes((float(log), max(xs)), (min(ys), max(ys) + 0.05 * (max(ys) - min(ys) or 1)), log)
     parts, names = [], []
     for place, (line, found) in enumerate(zip(lines, points, strict=True)):
         colour, dash = COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)]
@@ -76,7 +84,7 @@ def curves(
         style = f'stroke="{colour}" stroke-dasharray="{dash}" stroke-width="2.2"'
         parts.append(f'<polyline points="{path}" fill="none" {style}/>')
         key = f'<svg width="34" height="10" aria-hidden="true"><path d="M0 5H34" {style}/></svg>'
-        names.append(f"<li>{key}{html.escape(line.name)}</li>")
+        names.append(f"<li>{key}{html.escape(line.name)}</li>" if len(lines) > 1 else "")
     if at is not None:
         x = axes.across(min(at, axes.x[1]))
         parts.append(f'<path class="place" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
@@ -106,7 +114,8 @@ def histogram(
 def _framed(axes: Axes, inside: str, xlabel: str, ylabel: str, about: str) -> str:
     """What is drawn, with axes, ticks and their names."""
     marks = []
-    for x in ticks(*axes.x):
+    powers = [10.0**k for k in range(10) if axes.x[0] <= 10**k <= axes.x[1]]
+    for x in powers if axes.log else ticks(*axes.x):
         place = axes.across(x)
         marks.append(f'<path class="grid" d="M{place:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
         marks.append(

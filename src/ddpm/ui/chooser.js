@@ -8,6 +8,7 @@ const choose = (value) => {
 for (const radio of element.querySelectorAll("input[type=radio]")) {
   radio.addEventListener("change", () => {
     said.textContent = "";
+    said.classList.remove("wrong");
     file.value = "";
     choose("example:" + radio.value);
   });
@@ -16,16 +17,18 @@ const handIn = async (given) => {
   const most = Number(box.dataset.most);
   const tooLarge = given.size > most;
   said.textContent = "reading ...";
+  said.classList.remove("wrong");
+  props.value = "waiting";
   const answer = await fetch("/upload", {
     method: "POST",
     headers: { "X-Size": String(given.size) },
     body: tooLarge ? "" : given,
   });
   const text = await answer.text();
-  said.textContent = answer.ok ? "" : text;
-  if (!answer.ok) return;
   for (const radio of element.querySelectorAll("input[type=radio]")) radio.checked = false;
-  choose("upload:" + text + ":" + given.name);
+  if (answer.ok) choose("upload:" + text + ":" + given.name);
+  said.classList.toggle("wrong", !answer.ok);
+  said.textContent = answer.ok ? given.name + ", " + given.size.toLocaleString("en") + " bytes" : text;
 };
 file.addEventListener("change", () => file.files.length && handIn(file.files[0]));
 box.addEventListener("dragover", (event) => event.preventDefault());

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from typing import Any
 
 import gradio as gr
@@ -10,14 +11,18 @@ import gradio as gr
 from ddpm.ui import compressing
 from ddpm.ui.bench import Bench
 from ddpm.ui.compressed_view import view
-from ddpm.ui.compressing import Packed
+from ddpm.ui.compressing import Beginning, Packed
 from ddpm.ui.parts import at_once, chooser, long_work, stopper
 from ddpm.ui.sessions import Session
 from ddpm.ui.work import Work
 
+SMALL = 4  # images of a model's size that are decoded while a slider is dragged
+
 
 def compress_tab(bench: Bench) -> None:
     """See above."""
+    model = bench.model
+    values = math.prod(model.format.shape)
     with gr.Row():
         with gr.Column(min_width=280):
             image = chooser(bench, "packed", "the image to compress")
@@ -32,40 +37,46 @@ def compress_tab(bench: Bench) -> None:
 
     def finished(session: Session, packed: Packed) -> tuple[Any, ...]:
         session.results["compress"] = packed
-        place = round(packed.head + 0.3 * (len(packed.data) - packed.head))
-        slider = gr.Slider(packed.head, len(packed.data), place, step=1)
-        return slider, look(session, place), downloads(session, packed)
+        found = packed.beginnings[len(packed.beginnings) // 3]
+        slider = gr.Slider(packed.head, len(packed.data), found.bytes, step=1)
+        return slider, *seen(session, packed, found)
+
+    def seen(session: Session, packed: Packed, found: Beginning) -> tuple[str, str]:
+        return view(packed, found, model.format), downloads(session, packed, found.bytes)
 
     def pack(session: Session, work: Work, choice: str) -> tuple[Any, ...]:
         picture, name = bench.exact_image(choice)
-        return finished(session, compressing.pack(bench.model, picture, name, work))
+        return finished(session, compressing.pack(model, picture, name, work))
 
     def unpack(session: Session, work: Work, choice: str) -> tuple[Any, ...]:
         data, name = bench.archive(choice)
-        return finished(session, compressing.examine(bench.model, data, name, work))
+        return finished(session, compressing.examine(model, data, name, work))
 
-    def look(session: Session, size: float) -> str:
+    def look(session: Session, size: float) -> tuple[str, str]:
         packed = session.result("compress", Packed)
-        found = compressing.nearest(packed, int(size))
-        return view(packed, found, bench.model.format)
+        if bench.desk.is_free and packed.values <= SMALL * values:
+            found = bench.desk.do(
+                lambda work: compressing.beginning(model, packed, int(size), work)
+            )
+        else:
+            found = compressing.nearest(packed, int(size))
+        return seen(session, packed, found)
 
-    def look_exactly(session: Session, work: Work, size: float) -> tuple[Any, ...]:
+    def look_exactly(session: Session, work: Work, size: float) -> tuple[str, str]:
         packed = session.result("compress", Packed)
-        found = compressing.beginning(bench.model, packed, int(size), work)
-        return view(packed, found, bench.model.format), downloads(session, packed, int(size))
+        found = compressing.beginning(model, packed, int(size), work)
+        return seen(session, packed, found)
 
     outputs = [size, shown, links]
     long_work(bench, [button.click], pack, [image], said, outputs)
     long_work(bench, [archive.chosen], unpack, [archive], said, outputs)
-    at_once(bench, size.input, look, [size], said, shown)
+    at_once(bench, size.input, look, [size], said, shown, links)
     long_work(bench, [size.release], look_exactly, [size], said, [shown, links])
 
 
-def downloads(session: Session, packed: Packed, size: int | None = None) -> str:
+def downloads(session: Session, packed: Packed, size: int) -> str:
     """Addresses of the file and of its beginning."""
-    size = round(packed.head + 0.3 * (len(packed.data) - packed.head)) if size is None else size
-    stem = packed.name.removesuffix(".ddpm")
-    found = []
+    stem, found = packed.name.removesuffix(".ddpm"), []
     for length, what in ((len(packed.data), "the file"), (size, "its beginning")):
         name = packed.name if length == len(packed.data) else f"{stem}-{length}.ddpm"
         address = f"/download/{session.token}/{length}"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from ddpm.data.images import ImageFormat
-from ddpm.figures.grid import image_grid
 from ddpm.ui.charts import Curve, curves
 from ddpm.ui.compressing import Beginning, Packed, best_rival
 from ddpm.ui.pictures import as_picture, row, shown, words
@@ -37,14 +41,18 @@ def view(packed: Packed, found: Beginning, image_format: ImageFormat) -> str:
     if packed.originals is not None and len(packed.originals) == 1:
         original = as_picture(packed.originals[0], image_format)
         figures.append(shown(original, "the original", "original"))
-    note = f" {', '.join(packed.missing)} cannot be written here." if packed.missing else ""
+    note = (
+        f" {', '.join(packed.missing)} cannot be written here (pip install pillow-jxl-plugin)."
+        if packed.missing
+        else ""
+    )
     return words(said + "." + note) + row(figures, "equal") + curve(packed, found)
 
 
 def _ours(packed: Packed, found: Beginning, image_format: ImageFormat) -> str:
     """The picture of the file itself; a grid of several."""
     if len({image.shape for image in found.images}) == 1 and len(found.images) > 1:
-        picture = image_grid_of(found, image_format)
+        picture = as_picture(sheet(found.images), image_format)
     else:
         picture = as_picture(found.images[0], image_format)
     caption = f"ddpm: {found.bytes:,} bytes, {decibels(found.psnr)}"
@@ -52,11 +60,13 @@ def _ours(packed: Packed, found: Beginning, image_format: ImageFormat) -> str:
     return shown(picture, alt, caption, "ours")
 
 
-def image_grid_of(found: Beginning, image_format: ImageFormat):  # type: ignore[no-untyped-def]
-    """Several images of one size, pixel by pixel."""
-    import torch
-
-    return image_grid(torch.stack(found.images), image_format, scale=1)
+def sheet(images: Sequence[UInt8[Tensor, "c h w"]]) -> UInt8[Tensor, "c _h _w"]:
+    """Images of one size in rows, about as many as there are columns; empty places are black."""
+    columns = math.ceil(math.sqrt(len(images)))
+    empty = [torch.zeros_like(images[0])] * (-len(images) % columns)
+    cells = torch.stack([*images, *empty])
+    rows = [torch.cat(list(some), dim=2) for some in cells.split(columns)]
+    return torch.cat(rows, dim=1)
 
 
 def _nothing(name: str, least: int) -> str:

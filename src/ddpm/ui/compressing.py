@@ -140,8 +140,9 @@ def _beginning(
     images = dict(zip(part.numbers, part.images, strict=True))
     mean = image_format.levels // 2  # for those of which nothing has arrived
     seen = [images.get(i, torch.full_like(o, mean)) for i, o in enumerate(originals)]
-    flat = [torch.cat([image.flatten() for image in some]) for some in (seen, originals)]
-    return Beginning(size, psnr(byte_mse(*flat, image_format)), seen)
+    ours = torch.cat([image.flatten() for image in seen])
+    sent = torch.cat([image.flatten() for image in originals])
+    return Beginning(size, psnr(byte_mse(ours, sent, image_format)), seen)
 
 
 def beginning(model: Ddpm, packed: Packed, size: int, work: Work) -> Beginning:

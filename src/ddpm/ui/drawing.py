@@ -1,4 +1,4 @@
-"""What the tab Draw does: samples, and the whole way to them with the bits a receiver has by then."""
+"""What the tab Draw does: samples, the way to them, and the bits that a receiver has by then."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def draw(model: Ddpm, wish: Wish, work: Work) -> Drawn:
 def _received(
     model: Ddpm, image: UInt8[Tensor, "1 c h w"], times: list[int], work: Work
 ) -> list[float]:
-    """Bits that a receiver of an image has before each step of a chain, and after the last (s. 4.3).
+    """Bits that a receiver of an image has before each step of a chain and after it (s. 4.3).
 
     Args:
         model: whose chain.

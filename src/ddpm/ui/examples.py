@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from jaxtyping import UInt8
 from PIL import Image
-from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from ddpm.data.digits import digits
 from ddpm.data.images import ImageFormat
 from ddpm.ui.uploads import fit
 
-# Squares of scikit-learn's two photos: name, which photo, left, top, side.
+PHOTOS = ("china.jpg", "flower.jpg")  # of scikit-learn, whose import would take a second
+# Squares of them: name, which photo, left, top, side.
 SQUARES = (
     ("temple", 0, 10, 90, 240),
-    ("gate", 0, 250, 40, 210),
-    ("roofs", 0, 430, 60, 200),
-    ("lake side", 0, 200, 230, 190),
+    ("pavilion", 0, 250, 40, 210),
+    ("tree", 0, 430, 60, 200),
+    ("eaves", 0, 200, 230, 190),
     ("flower", 1, 150, 40, 330),
     ("petals", 1, 260, 90, 150),
 )
@@ -44,14 +46,24 @@ def examples(image_format: ImageFormat) -> tuple[Example, ...]:
     """Images of a model's format; none where no image file has its channels."""
     if image_format == ImageFormat(1, 8, 8, 17):
         held_out = digits("test")
-        return tuple(
-            Example(f"digit {int(held_out.labels[i])}", held_out.images[i]) for i in range(DIGITS)
-        )
+        labels = held_out.labels
+        assert labels is not None
+        return tuple(Example(f"digit {int(labels[i])}", held_out.images[i]) for i in range(DIGITS))
     if image_format.channels not in (1, 3):
         return ()
-    photos = [Image.fromarray(photo) for photo in load_sample_images().images]
+    photos = _photos()
+    if len(photos) < len(PHOTOS):
+        return ()
     found = []
     for name, photo, left, top, side in SQUARES:
         square = photos[photo].crop((left, top, left + side, top + side))
         found.append(Example(name, fit(square, 8, image_format)[0]))
     return tuple(found)
+
+
+def _photos() -> list[Image.Image]:
+    """The photos that scikit-learn brings along; none where it brings none."""
+    spec = importlib.util.find_spec("sklearn")
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    files = [Path(place) / "datasets" / "images" / name for place in places for name in PHOTOS]
+    return [Image.open(file).convert("RGB") for file in files if file.is_file()]

@@ -115,7 +115,9 @@ def view(likelihood: Likelihood) -> str:
     times = bound.timesteps + 1
     terms = Curve("terms", times.tolist(), bound.terms.tolist())
     about = "bits/dim of each term of the bound against t, most of them at small t"
-    parts.append(curves([terms], "t, steps of diffusion", "bits/dim of the step to t", None, about))
+    parts.append(
+        curves([terms], "t (Eq. 5), logarithmic", "bits/dim of L_t-1", None, about, log=True)
+    )
     return "".join(parts)
 
 

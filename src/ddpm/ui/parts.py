@@ -15,7 +15,7 @@ from ddpm.ui.bench import Bench
 from ddpm.ui.examples import examples
 from ddpm.ui.pictures import as_picture, data_uri, progress, sentence, status
 from ddpm.ui.sessions import MOST_BYTES, Session
-from ddpm.ui.work import MOST, Cancelled, Work
+from ddpm.ui.work import MOST, Cancelled
 
 HERE = Path(__file__).parent
 Job = Callable[..., tuple[Any, ...]]
@@ -146,30 +146,30 @@ def long_work(
 def at_once(
     bench: Bench,
     event: Callable[..., Any],
-    job: Callable[..., Any],
+    job: Job,
     inputs: Sequence[Any],
     said: gr.HTML,
-    output: Any,
+    *outputs: Any,
 ) -> None:
-    """Have an event show something that takes no time.
+    """Have an event show something that takes no time, or little.
 
     Args:
         bench: whose sessions.
         event: of a slider or a chooser.
-        job: (session, values of the inputs ...) to the value of the output.
-        inputs, said, output: what it reads, where a sentence goes, and what it changes.
+        job: (session, values of the inputs ...) to the values of the outputs.
+        inputs, said, outputs: what it reads, where a sentence goes, and what it changes.
     """
 
-    def run(request: gr.Request, *values: Any) -> tuple[Any, Any]:
+    def run(request: gr.Request, *values: Any) -> tuple[Any, ...]:
         try:
-            return gr.skip(), job(session_of(bench, request), *values)
+            return gr.skip(), *job(session_of(bench, request), *values)
         except DdpmError as error:
-            return sentence(error), gr.skip()
+            return sentence(error), *(gr.skip() for _ in outputs)
 
     event(
         run,
         list(inputs),
-        [said, output],
+        [said, *outputs],
         queue=False,
         show_progress="hidden",
         trigger_mode="always_last",
@@ -186,8 +186,3 @@ def stopper(bench: Bench) -> gr.Button:
     button = gr.Button("Stop", variant="stop", scale=0, min_width=110)
     button.click(stop, None, None, queue=False, api_visibility="private")
     return button
-
-
-def no_work() -> Work:
-    """Progress that nobody follows."""
-    return Work(patience=float("inf"))

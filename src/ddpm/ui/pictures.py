@@ -1,4 +1,4 @@
-"""Pictures and words as HTML that carries everything in itself: no file is written for a preview."""
+"""Pictures and words as HTML that carries everything in itself: no preview is a file."""
 
 from __future__ import annotations
 

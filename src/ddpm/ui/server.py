@@ -40,6 +40,16 @@ POLICY = (  # the browser itself asks no other host for anything
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
     "connect-src 'self'; frame-ancestors 'self'"
 )
+DARKER = {  # than Gradio has them, for the contrast that readers need (WCAG, 4.5)
+    "button_primary_background_fill": "#1d4ed8",
+    "button_primary_background_fill_hover": "#1e40af",
+    "color_accent": "#1d4ed8",
+    "slider_color": "#1d4ed8",
+    "block_info_text_color": "*body_text_color",
+    "block_label_text_color": "*body_text_color",
+    "block_title_text_color": "*body_text_color",
+    "body_text_color_subdued": "*body_text_color",
+}
 CLOSED = ("/gradio_api/upload", "/gradio_api/proxy=", "/gradio_api/file=http")  # of gradio
 
 
@@ -59,15 +69,15 @@ def app_of(found: Sequence[Bench], host: str = LOCAL[0]) -> FastAPI:
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     _add_files(app, found[0].sessions, found[0].inbox)
-    places = ["/", *(f"/model/{i}" for i in range(1, len(found)))]
-    addresses = {bench.name: place for bench, place in zip(found, places, strict=True)}
+    places = ["", *(f"/model/{i}" for i in range(1, len(found)))]
+    addresses = {bench.name: f"{place}/" for bench, place in zip(found, places, strict=True)}
     css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-    theme = gr.themes.Base(font=FONTS, font_mono=["ui-monospace", "monospace"])
+    theme = gr.themes.Base(font=FONTS, font_mono=["ui-monospace", "monospace"]).set(**DARKER)
     for bench, place in reversed(list(zip(found, places, strict=True))):
         gr.mount_gradio_app(
             app,
             build(bench, addresses),
-            place,
+            place or "/",
             footer_links=[],
             run_history=False,
             ssr_mode=False,

@@ -138,6 +138,6 @@ class Inbox:
 def too_large(size: int) -> str:
     """Words about a file that the page does not take."""
     return (
-        f"the file has {size:,} bytes, and this page takes {MOST_BYTES:,} at most; the command line "
-        "takes any (`ddpm compress`)"
+        f"the file has {size:,} bytes, and this page takes {MOST_BYTES:,} at most; the command "
+        "line takes any (`ddpm compress`)"
     )

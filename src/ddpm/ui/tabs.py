@@ -26,28 +26,31 @@ def draw_tab(bench: Bench, page: gr.Blocks) -> None:
     model = bench.model
     most, total = model.format.batch(drawing.MOST_IMAGES), model.diffusion.num_timesteps
     steps, first = min(drawing.MOST_STEPS, total), min(20, total)
-    with gr.Row():
-        seed = gr.Number(0, label="seed", precision=0, minimum=0, min_width=110)
-        n = gr.Slider(1, max(2, most), min(4, most), step=1, label="number", min_width=180)
-        count = gr.Slider(1, steps, first, step=1, label="steps", min_width=180)
-    sampler = gr.Radio(list(SAMPLERS), value="ddim", label="sampler")
     known = bool(model.class_names)
-    label = gr.Radio([NO_CLASS, *model.class_names], value=NO_CLASS, label="class", visible=known)
-    guidance = gr.Slider(0, 6, 2, step=0.1, label="guidance, with a class", visible=known)
     with gr.Row():
-        button = gr.Button("Draw", variant="primary", scale=0, min_width=140)
-        stopper(bench)
-    said = gr.HTML()
-    moment = gr.Slider(
-        0,
-        1,
-        1,
-        step=1,
-        label="the reverse process: noise ... picture",
-        buttons=[],
-        elem_id="moment",
-    )
-    shown, command = gr.HTML(elem_id="drawn"), gr.HTML()
+        with gr.Column(scale=2, min_width=280):
+            seed = gr.Number(0, label="seed", precision=0, minimum=0)
+            n = gr.Slider(1, max(2, most), min(4, most), step=1, label="number")
+            count = gr.Slider(1, steps, first, step=1, label="steps")
+            sampler = gr.Radio(list(SAMPLERS), value="ddim", label="sampler")
+            label = gr.Radio(
+                [NO_CLASS, *model.class_names], value=NO_CLASS, label="class", visible=known
+            )
+            guidance = gr.Slider(0, 6, 2, step=0.1, label="guidance, with a class", visible=known)
+            with gr.Row():
+                button = gr.Button("Draw", variant="primary", scale=0, min_width=140)
+                stopper(bench)
+        with gr.Column(scale=3, min_width=280):
+            moment = gr.Slider(
+                0,
+                1,
+                1,
+                step=1,
+                label="the reverse process: from noise to picture",
+                buttons=[],
+                elem_id="moment",
+            )
+            said, shown, command = gr.HTML(), gr.HTML(elem_id="drawn"), gr.HTML()
 
     def draw(session: Session, work: Work, *values: Any) -> tuple[Any, ...]:
         seed, n, count, sampler, label, guidance = values
@@ -66,8 +69,8 @@ def draw_tab(bench: Bench, page: gr.Blocks) -> None:
         slider = gr.Slider(0, last, last, step=1)
         return slider, drawing.frame(model, drawn, last), line
 
-    def look(session: Session, moment: float) -> str:
-        return drawing.frame(model, session.result("draw", Drawn), int(moment))
+    def look(session: Session, moment: float) -> tuple[str]:
+        return (drawing.frame(model, session.result("draw", Drawn), int(moment)),)
 
     inputs = [seed, n, count, sampler, label, guidance]
     long_work(bench, [button.click, page.load], draw, inputs, said, [moment, shown, command])
@@ -104,8 +107,8 @@ def between_tab(bench: Bench) -> None:
         said = words("; ".join(about for _, about in images))
         return (mixing.view(model, found, float(weight)) + said,)
 
-    def look(session: Session, weight: float) -> str:
-        return mixing.view(model, session.result("between", Mixed), float(weight))
+    def look(session: Session, weight: float) -> tuple[str]:
+        return (mixing.view(model, session.result("between", Mixed), float(weight)),)
 
     long_work(bench, [button.click], mix, [first, second, t, steps, seed, weight], said, [shown])
     at_once(bench, weight.input, look, [weight], said, shown)
@@ -136,8 +139,8 @@ def fill_tab(bench: Bench) -> None:
                 stopper(bench)
     said, shown = gr.HTML(), gr.HTML(elem_id="fillings")
 
-    def take(_: Session, choice: str) -> Any:
-        return gr.HTML(picture=data_uri(as_picture(bench.image(choice)[0], model.format)))
+    def take(_: Session, choice: str) -> tuple[Any]:
+        return (gr.HTML(picture=data_uri(as_picture(bench.image(choice)[0], model.format))),)
 
     def fill(session: Session, work: Work, *values: Any) -> tuple[Any, ...]:
         choice, painted, n, steps, repeats, seed = values

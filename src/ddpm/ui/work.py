@@ -1,7 +1,7 @@
 """Long work for a page: one piece at a time, in the order it came, and stopped when nobody waits.
 
-A browser's tab may be closed at any moment, and what a web framework then does to a generator is its
-own affair. So the work itself asks at every step of its progress whether somebody still wants it.
+A browser's tab may be closed at any moment, and what becomes of a generator then is the web
+framework's own affair. So the work itself asks at every step whether somebody still wants it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from ddpm.errors import DdpmError
 
@@ -109,6 +109,15 @@ class Desk:
             return future.result()
         finally:
             work.cancel()
+
+    def do(self, do: Callable[[Work], T]) -> T:
+        """Do some short work, and wait for it; see `follow`."""
+        steps = self.follow(Work(), do)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return cast(T, end.value)
 
     @staticmethod
     def _do(work: Work, do: Callable[[Work], T]) -> T:
