@@ -11,6 +11,7 @@ from ddpm.errors import DdpmError, check
 from ddpm.loading import load
 from ddpm.pretrained import pretrained
 from ddpm.provenance import model_name
+from ddpm.ui.quiet import quiet
 
 MISSING = (
     "the page in the browser needs Gradio, which is not installed; install it with "
@@ -43,10 +44,11 @@ def run(argv: Sequence[str]) -> int:
     if any(importlib.util.find_spec(name) is None for name in ("gradio", "uvicorn")):
         raise DdpmError(MISSING)
     models = {model_name(name): load(name, precision="fp32") for name in names or pretrained()}
-    from ddpm.ui.server import serve  # loads gradio
-
     try:
-        serve(models, args.host, args.port, lambda url: say(f"open {url} (Ctrl-C stops it)"))
+        with quiet():
+            from ddpm.ui.server import serve  # loads gradio
+
+            serve(models, args.host, args.port, lambda url: say(f"open {url} (Ctrl-C stops it)"))
     except KeyboardInterrupt:  # which is how it is stopped
         say("stopped")
     return 0

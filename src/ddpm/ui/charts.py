@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 26, 14, 44
+WIDTH, HEIGHT = 640, 320
+LEFT, RIGHT, TOP, BOTTOM = 64, 30, 14, 58
 # Okabe and Ito's colours, which colour-blind people tell apart, and dashes for those who see none.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8a6d00", "#56B4E9")
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "1 4")
@@ -119,7 +119,7 @@ def _framed(axes: Axes, inside: str, xlabel: str, ylabel: str, about: str) -> st
         place = axes.across(x)
         marks.append(f'<path class="grid" d="M{place:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
         marks.append(
-            f'<text x="{place:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{x:,g}</text>'
+            f'<text x="{place:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{x:,g}</text>'
         )
     for y in ticks(*axes.y):
         place = axes.down(y)

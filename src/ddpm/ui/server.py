@@ -4,34 +4,24 @@ other hosts."""
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-SILENT = {  # read when gradio and huggingface_hub are imported
-    "GRADIO_ANALYTICS_ENABLED": "False",
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "GRADIO_MCP_SERVER": "False",
-}
-os.environ.update(SILENT)
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-import gradio as gr  # noqa: E402
-import uvicorn  # noqa: E402
-from fastapi import FastAPI, Request, Response  # noqa: E402
-from fastapi.responses import PlainTextResponse  # noqa: E402
-from starlette.middleware.trustedhost import TrustedHostMiddleware  # noqa: E402
-
-from ddpm.errors import DdpmError, check  # noqa: E402
-from ddpm.model import Ddpm  # noqa: E402
-from ddpm.ui.bench import Bench  # noqa: E402
-from ddpm.ui.compressing import Packed  # noqa: E402
-from ddpm.ui.page import build  # noqa: E402
-from ddpm.ui.sessions import MOST_BYTES, Inbox, Sessions, too_large  # noqa: E402
-from ddpm.ui.work import Desk  # noqa: E402
+from ddpm.errors import DdpmError, check
+from ddpm.model import Ddpm
+from ddpm.ui.bench import Bench
+from ddpm.ui.compressing import Packed
+from ddpm.ui.page import build
+from ddpm.ui.sessions import MOST_BYTES, Inbox, Sessions, too_large
+from ddpm.ui.work import Desk
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 FONTS = ["system-ui", "sans-serif"]
@@ -164,18 +154,10 @@ def listening(host: str, port: int) -> socket.socket:
     return found
 
 
-@contextlib.contextmanager
-def no_leftovers() -> Iterator[Path]:
-    """A folder for whatever Gradio writes, which goes when the server does."""
-    with tempfile.TemporaryDirectory(prefix="ddpm-ui-", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        yield Path(folder)
-
-
 def serve(
     models: dict[str, Ddpm], host: str, port: int, ready: Callable[[str], None] = print
 ) -> None:
-    """Serve the pages until somebody stops it.
+    """Serve the pages until somebody stops it; within `ddpm.ui.quiet.quiet`.
 
     Args:
         models: by name; the first one's page is the front page.
@@ -185,7 +167,7 @@ def serve(
     Raises:
         DdpmError: it cannot listen there.
     """
-    with contextlib.closing(listening(host, port)) as found, no_leftovers():
+    with contextlib.closing(listening(host, port)) as found:
         shared = benches(models)
         app = app_of(shared, host)
         config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2)

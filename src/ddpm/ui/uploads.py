@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import PurePosixPath, PureWindowsPath
 
+import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
@@ -76,7 +77,8 @@ def fit(
         left, top = (picture.width - width) / 2, (picture.height - height) / 2
         box = (left, top, left + width, top + height)
         picture = picture.resize(size, Image.Resampling.LANCZOS, box=box)
-    return to_levels(Picture(picture, 8, 1), image_format), whole
+    untold = Image.fromarray(np.asarray(picture))  # its metadata would have it turned once more
+    return to_levels(Picture(untold, 8, 1), image_format), whole
 
 
 def _opened(data: bytes, name: str, most: int, advice: str) -> Picture:
