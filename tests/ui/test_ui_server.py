@@ -4,13 +4,16 @@ import hashlib
 import http.client
 import importlib.util
 import json
+import re
 import socket
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from running_page import Server
 
+import ddpm
 from ddpm.cli import main
 from ddpm.cli import ui as command
 from mistakes import refused
@@ -128,3 +131,22 @@ def test_it_stops_at_once_and_leaves_nothing(needs_gradio, model_file, tmp_path)
     assert time.monotonic() - begun < 20
     assert list(found.temporary.iterdir()) == []
     assert found.log.read_text() == ""
+
+
+def test_gradio_is_loaded_by_the_page_alone():
+    root = Path(ddpm.__file__).parent
+    asking = re.compile(r"^\s*(?:import|from) (?:gradio|uvicorn|fastapi|starlette)\b", re.M)
+    found = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        if asking.search(path.read_text(encoding="utf-8"))
+    }
+    page = ("parts", "tabs", "compress_tab", "page", "server")
+    assert found == {f"ui/{name}.py" for name in page}
+    through = re.compile(rf"^(?:import|from) ddpm\.ui\.(?:{'|'.join(page)})\b", re.M)
+    asks = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        if through.search(path.read_text(encoding="utf-8"))
+    }
+    assert asks == {f"ui/{name}.py" for name in ("tabs", "compress_tab", "page", "server")}

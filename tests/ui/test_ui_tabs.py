@@ -131,6 +131,21 @@ def test_other_formats_have_at_most_as_many_bytes_and_are_as_close_as_they_can_b
     assert len(buffer.getvalue()) in {rival.bytes for rival in packed.rivals["JPEG"]}
 
 
+def test_colours_are_also_written_at_their_whole_size():
+    image = examples(ImageFormat(3, 32, 32))[5].image
+    rivals = compressing.rivals_of(image, ImageFormat(3, 32, 32), "JPEG")
+    assert len(rivals) == 2 * len(compressing.QUALITIES)
+    pixels = Image.fromarray(image.permute(1, 2, 0).numpy())
+    sizes = {}
+    for subsampling in (0, 2):
+        buffer = io.BytesIO()
+        pixels.save(buffer, "JPEG", quality=95, optimize=True, subsampling=subsampling)
+        sizes[subsampling] = len(buffer.getvalue())
+    assert set(sizes.values()) <= {rival.bytes for rival in rivals}
+    best = max(rivals, key=lambda rival: rival.psnr)
+    assert best.bytes == sizes[0]
+
+
 def test_a_file_that_is_only_a_beginning_has_no_error(model, image):
     data = model.compress([image])
     packed = compressing.examine(model, data[:-3], "part.ddpm", Work())

@@ -15,7 +15,7 @@ from ddpm.ui.quiet import quiet
 
 MISSING = (
     "the page in the browser needs Gradio, which is not installed; install it with "
-    "`pip install 'ddpm-exact[ui]'` (in a checkout `pip install -c constraints-ui.txt -e '.[ui]'`)"
+    "`pip install 'ddpm-exact[ui]'`, or in a checkout open it with `make ui`"
 )
 
 

@@ -20,6 +20,10 @@ from ddpm.ui.uploads import LARGEST
 from ddpm.ui.work import Work
 
 COMPARED = ("JPEG", "WebP", "JPEG XL", "AVIF")
+SUBSAMPLINGS: dict[str, list[dict[str, object]]] = {  # colours at half the size, and at the whole
+    "JPEG": [{"subsampling": 2}, {"subsampling": 0}],
+    "AVIF": [{"subsampling": "4:2:0"}, {"subsampling": "4:4:4"}],
+}
 PLACES = 33  # beginnings of a file that are decoded at once, for the curve
 IMAGES = 16  # of one archive that the page shows
 
@@ -167,7 +171,12 @@ def rivals_of(image: Tensor, image_format: ImageFormat, name: str) -> list[Rival
     kind = available_formats()[name]
     pixels = image_format.to_bytes(image.permute(1, 2, 0).numpy())
     pixels = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
-    options = [{**(kind.lossy or {}), "quality": quality} for quality in QUALITIES]
+    colours: list[dict[str, object]] = SUBSAMPLINGS.get(name, [{}]) if pixels.ndim == 3 else [{}]
+    options = [
+        {**(kind.lossy or {}), **colour, "quality": quality}
+        for quality in QUALITIES
+        for colour in colours
+    ]
     options += [kind.lossless] if kind.lossless else []
     found = []
     for option in options:

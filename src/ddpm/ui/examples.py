@@ -11,7 +11,6 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from ddpm.data.digits import digits
 from ddpm.data.images import ImageFormat
 from ddpm.ui.uploads import fit
 
@@ -45,6 +44,8 @@ class Example:
 def examples(image_format: ImageFormat) -> tuple[Example, ...]:
     """Images of a model's format; none where no image file has its channels."""
     if image_format == ImageFormat(1, 8, 8, 17):
+        from ddpm.data.digits import digits  # loads scikit-learn
+
         held_out = digits("test")
         labels = held_out.labels
         assert labels is not None

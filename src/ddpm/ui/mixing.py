@@ -8,13 +8,13 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from ddpm.errors import check, whole_number
-from ddpm.figures.interpolation import WEIGHTS
 from ddpm.latents import interpolate
 from ddpm.likelihood.plan import Plan
 from ddpm.model import Ddpm
 from ddpm.ui.pictures import as_picture, row, shown, words
 from ddpm.ui.work import Work
 
+WEIGHTS = tuple(i / 10 for i in range(11))  # lambda, as in Figure 8
 MOST_STEPS = 100
 ROWS = {
     "ancestral": "by noise: both images are diffused to x_t, mixed, and led back (Figure 8)",
