@@ -43,9 +43,9 @@ class Server:
         assert found, (line, self.errors.read_text())
         self.url = found[0]
 
-    def stop(self):
-        """As Ctrl-C does; the exit code."""
-        self.process.send_signal(signal.SIGINT)
+    def stop(self, by=signal.SIGINT):
+        """As Ctrl-C does, or by another signal; the exit code."""
+        self.process.send_signal(by)
         try:
             return self.process.wait(30)
         finally:

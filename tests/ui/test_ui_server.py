@@ -5,6 +5,7 @@ import http.client
 import importlib.util
 import json
 import re
+import signal
 import socket
 import time
 from pathlib import Path
@@ -124,10 +125,11 @@ def test_gradio_is_told_to_be_silent(server):
 
 
 @pytest.mark.slow
-def test_it_stops_at_once_and_leaves_nothing(needs_gradio, model_file, tmp_path):
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_it_stops_at_once_and_leaves_nothing(needs_gradio, model_file, tmp_path, by):
     found = Server(tmp_path, [model_file])
     begun = time.monotonic()
-    assert found.stop() == 0
+    assert found.stop(by) == 0
     assert time.monotonic() - begun < 20
     assert list(found.temporary.iterdir()) == []
     assert found.log.read_text() == ""

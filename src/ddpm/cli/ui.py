@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,7 @@ def run(argv: Sequence[str]) -> int:
     if any(importlib.util.find_spec(name) is None for name in ("gradio", "uvicorn")):
         raise DdpmError(MISSING)
     models = {model_name(name): load(name, precision="fp32") for name in names or pretrained()}
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # to clean up
     try:
         with quiet():
             from ddpm.ui.server import serve  # loads gradio

@@ -9,6 +9,7 @@ import gradio as gr
 
 from ddpm.ui.bench import Bench
 from ddpm.ui.compress_tab import compress_tab
+from ddpm.ui.sessions import MOST_SESSIONS
 from ddpm.ui.tabs import between_tab, draw_tab, fill_tab, likely_tab
 
 TITLE = "ddpm: from noise to pictures, and from pictures to bytes"
@@ -40,6 +41,9 @@ def build(bench: Bench, addresses: Mapping[str, str]) -> gr.Blocks:
 
         page.unload(leave)
     page.queue(max_size=64, api_open=False)
+    page.state_session_capacity = (
+        4 * MOST_SESSIONS
+    )  # of what Gradio keeps of a page, which is small
     return page
 
 

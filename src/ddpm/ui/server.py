@@ -73,6 +73,7 @@ def app_of(found: Sequence[Bench], host: str = LOCAL[0]) -> FastAPI:
             ssr_mode=False,
             mcp_server=False,
             pwa=False,
+            enable_monitoring=False,
             theme=theme,
             css=css,
         )
