@@ -60,9 +60,9 @@ class Server:
 class Visit:
     """A page that is open, whose requests to other hosts are blocked and counted."""
 
-    def __init__(self, browser, url, width=1280, height=900):
+    def __init__(self, browser, url, width=1280, height=900, scheme="light"):
         self.context = browser.new_context(
-            viewport={"width": width, "height": height}, accept_downloads=True
+            viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True
         )
         self.strangers, self.complaints, self.host = [], [], urlsplit(url).netloc
         self.context.route("**/*", self._guard)

@@ -182,7 +182,7 @@ def test_everything_can_be_done_with_keys_alone(visit):
     one.page.wait_for_selector("#fillings img")
 
 
-@pytest.mark.parametrize("size", [{}, PHONE])
+@pytest.mark.parametrize("size", [{}, PHONE, {"scheme": "dark"}])
 def test_labels_and_contrast_by_axe_in_every_tab_and_no_scrolling_sideways(visit, axe, size):
     one = visit(**size)
     one.page.wait_for_selector("#drawn img")
