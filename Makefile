@@ -4,14 +4,21 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PEERS  := $(VENV)/.peers
+PAGE   := .venv-ui
+PLACE  := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
+PAGE_TESTS := tests/ui/test_page_in_browser.py tests/ui/test_ui_server.py
 
-.PHONY: demo test check lint setup clean
+.PHONY: demo ui test check lint setup clean
 
 demo: $(READY)
 	$(BIN)/ddpm demo --out runs/demo
 
-test: lint $(PEERS)
-	$(BIN)/python -m pytest
+ui: $(PAGE)/.ready
+	PYTHONPATH=src $(PAGE)/bin/python -m ddpm ui
+
+test: lint $(PEERS) $(PAGE)/.ready
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(PAGE_TESTS))
+	PYTHONPATH=src $(PAGE)/bin/python -m pytest -rs $(PAGE_TESTS)
 
 check: lint $(PEERS)
 	$(BIN)/python -m pytest -m "not slow"
@@ -33,5 +40,14 @@ $(PEERS): $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt azula einops
 	touch $@
 
+# The page in the browser and its tests. Gradio asks for an older Pillow than constraints.txt pins, so
+# that they have an environment of their own; all else is that of $(VENV), which it looks into.
+$(PAGE)/.ready: $(READY) constraints-ui.txt
+	test -d $(PAGE) || $(PYTHON) -m venv $(PAGE)
+	$(BIN)/python $(PLACE) > "$$($(PAGE)/bin/python $(PLACE))/shared.pth"
+	grep -v '^pillow==' constraints.txt | cat - constraints-ui.txt > $(PAGE)/constraints.txt
+	$(PAGE)/bin/python -m pip install --quiet -c $(PAGE)/constraints.txt gradio playwright
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PAGE) build dist .pytest_cache .mypy_cache .ruff_cache

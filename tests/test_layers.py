@@ -13,7 +13,7 @@ ROOT = Path(ddpm.__file__).parent
 ORDER = (
     "errors", "registry", "runtime", "diffusion", "networks", "data", "sampling", "likelihood",
     "config", "pretrained", "runs", "codec", "compression", "model",
-    "interop", "loading", "latents", "provenance", "evaluation", "figures", "training", "cli",
+    "interop", "loading", "latents", "provenance", "evaluation", "figures", "training", "ui", "cli",
 )  # fmt: skip
 
 

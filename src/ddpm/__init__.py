@@ -133,6 +133,7 @@ _PARTS = (
     "runtime",
     "sampling",
     "training",
+    "ui",
 )
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "report": "every figure and measure of a trained model on one page",
     "import": "make a run of somebody else's model: of diffusers, or the authors' naming",
     "export": "write a model for diffusers, or its weights in the authors' naming",
+    "ui": "open a page in the browser: draw, compress, mix, fill in, judge images",
     "models": "list the trained models that come with the package",
     "info": "say what a model or a picture is, or what a run of a preset will cost",
     "demo": "train, sample and show the embedded digits in a few minutes",
