@@ -1,11 +1,14 @@
-# Two commands do everything: `make demo` and `make test`. `make check` is the short form of the tests.
+# Two commands do everything: `make demo` and `make test`. `make check` is the short form of the tests;
+# `make docs` builds the site into build/site, strictly, from an environment of its own.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PEERS  := $(VENV)/.peers
+DOCS   := .venv-docs
+SITE   := $(DOCS)/.ready
 
-.PHONY: demo test check lint setup clean
+.PHONY: demo test check lint setup docs clean
 
 demo: $(READY)
 	$(BIN)/ddpm demo --out runs/demo
@@ -33,5 +36,14 @@ $(PEERS): $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt azula einops
 	touch $@
 
+docs: $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
+# What builds the site reads the sources and imports nothing of them: no PyTorch is needed.
+$(SITE): pyproject.toml constraints.txt
+	test -d $(DOCS) || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet -c constraints.txt latex2mathml mkdocs mkdocs-material 'mkdocstrings[python]' ruff
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DOCS) build dist .pytest_cache .mypy_cache .ruff_cache
