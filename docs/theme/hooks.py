@@ -12,12 +12,12 @@ import re
 from pathlib import Path
 
 from latex2mathml.converter import convert
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^```math\n(.*?)^```$", re.M | re.S)
-INLINE = re.compile(r"\$`(.+?)`\$", re.S)
-FENCES = re.compile(r"^(```+)(?!math).*?^\1$", re.M | re.S)
+FENCE = re.compile(r"^(`{3,})")
+INLINE = re.compile(r"\$`(.+?)`\$")
 MARK = "formulaformula{}elumrof"
 OUTSIDE = ("RESULTS.md", "CHANGELOG.md")
 
@@ -85,25 +85,32 @@ ELSEWHERE = {  # public too, by their module
 def on_page_markdown(markdown, page, config, files):
     """Formulas out of the text, before anything can take them for emphasis; links to where the
     pages from outside of docs/ lie here."""
-    kept = [match.span() for match in FENCES.finditer(markdown)]
+    lines: list[str] = []
+    fence, formula = None, None
+    for line in markdown.split("\n"):
+        if fence is None and line == "```math":
+            fence, formula = "```", []
+        elif fence is None and (opened := FENCE.match(line)):
+            fence = opened[0]
+            lines.append(line)
+        elif line == fence and formula is not None:
+            mark = kept(" ".join(formula), "block")
+            lines.append(f'<div class="formula">{mark}</div>')
+            fence, formula = None, None
+        elif formula is not None:
+            formula.append(line)
+        else:
+            fence = None if line == fence else fence
+            lines.append(line if fence else INLINE.sub(lambda x: kept(x[1], "inline"), line))
+    if fence is not None:
+        raise PluginError(f"{page.file.src_uri}: a fence is not closed")
+    return at_home("\n".join(lines), page.file.src_uri)
 
-    def outside(match):
-        return not any(start <= match.start() < end for start, end in kept)
 
-    def keep(display):
-        def replace(match):
-            if not outside(match):
-                return match[0]
-            _formulas.append(convert(match[1].strip(), display=display))
-            mark = MARK.format(len(_formulas) - 1)
-            return f'\n<div class="formula">{mark}</div>\n' if display == "block" else mark
-
-        return replace
-
-    markdown = BLOCK.sub(keep("block"), markdown)
-    kept = [match.span() for match in FENCES.finditer(markdown)]
-    markdown = INLINE.sub(keep("inline"), markdown)
-    return at_home(markdown, page.file.src_uri)
+def kept(formula, display):
+    """A mark in the place of a formula, which markdown leaves alone."""
+    _formulas.append(convert(formula.strip(), display=display))
+    return MARK.format(len(_formulas) - 1)
 
 
 def at_home(markdown, source):
