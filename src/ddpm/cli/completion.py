@@ -86,7 +86,8 @@ def options(command: str, module: str) -> list[Option]:
         found |= {
             (short,): Option((short,), f"short for --{full}") for full, short in SHORT.items()
         }
-    return [*found.values(), JSON, HELP]
+    asks = [Option(("--preset",), "the preset, where a run has its name too")] * (command == "info")
+    return [*found.values(), *asks, JSON, HELP]
 
 
 def known_to_tyro(kind: Any) -> list[dict[str, Any]]:
