@@ -27,8 +27,8 @@ from ddpm.cli.completion import options
 from ddpm.data.images import ImageFormat
 from ddpm.runs.history import History
 from doc_blocks import CODE, OUTPUT, PAGES, ROOT, blocks, indented
-from full_range import one_thread
-from helpers import tiny_config
+from full_range import full_range_model, one_thread
+from helpers import tiny_config, tiny_images, tiny_model
 
 # Pages whose Python has a test of its own, which reads the page: that test, and how many blocks.
 ELSEWHERE = {
@@ -86,8 +86,8 @@ def small(words):
     resumed = "--resume" in words
     if command == "train":
         more = {"--training.steps": ["6"]} if resumed else NETWORK | TRAINING
-        if "--training.start-from" in words:
-            more = TRAINING | NETWORK
+        if not {"--resume", "--diffusion.timesteps"} & {*words}:
+            more = more | {"--diffusion.timesteps": ["100"]}
     if command == "figure":
         more = FIGURES[words[2]]
     if command == "evaluate" and not {"--bpd", "--codec"} & {*words}:
@@ -96,6 +96,8 @@ def small(words):
         more = {"--images": ["2"], "--steps": ["3"]}
     if command == "info" and len(words) > 2 and words[2] in ("cifar10", "images", "--preset"):
         more = {"--seconds": ["0"]} | NETWORK
+    if "--fraction" in words:  # of few small images most is header
+        more["--fraction"] = ["0.8"]
     kept, skipping = [], False
     for word in words:
         if word in more:
@@ -109,12 +111,21 @@ def small(words):
 # -- the folder in which they run -----------------------------------------------------------------
 
 
+# Where a small `cifar10-small` lies, and its T: the Python of some pages asks for t = 500.
+SHIPPED = {"sh": ("shipped", 100), "python": ("shipped-long", 1000)}
+OWN_PRESET = """
+from ddpm import get_preset
+
+
+def my_preset():
+    return get_preset("digits")
+"""
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
-def stand_in(file):
+def stand_in(file, timesteps):
     """A model of the kind of `cifar10-small` whose network is tiny, measured."""
-    config = tiny_config(timesteps=1000, channels=3)
+    config = tiny_config(timesteps=timesteps, channels=3)
     config = replace(
         config,
         network=replace(config.network, classes=10),
@@ -146,10 +157,12 @@ def furnished(tmp_path_factory):
         patch.chdir(place)
         patch.setattr(ddpm.codec.learning, "STEPS", 5)
         patch.setattr(ddpm.codec.learning, "MORE", 0)
-        Path("shipped").mkdir()
-        stand_in(Path("shipped/cifar10-small.safetensors"))
-        train = small(["ddpm", "train", "digits", "--diffusion.timesteps", "100"])
-        assert main(train[1:]) == 0
+        for folder, timesteps in SHIPPED.values():
+            Path(folder).mkdir()
+            stand_in(Path(folder) / "cifar10-small.safetensors", timesteps)
+        Path("my_package.py").write_text(OWN_PRESET)
+        full_range_model(1).save("model.safetensors")
+        assert main(small(["ddpm", "train", "digits"])[1:]) == 0
         shutil.copytree("runs/digits", "RUN")
         shutil.copytree("runs/digits", "runs/stopped")
         made = ["sample", "runs/digits", "-n", "6", "--steps", "3"]
@@ -169,7 +182,7 @@ def place(furnished, tmp_path, monkeypatch):
     """A copy of it, as the current folder, for one page."""
     shutil.copytree(furnished, tmp_path / "place")
     monkeypatch.chdir(tmp_path / "place")
-    monkeypatch.setattr(ddpm.pretrained, "FOLDER", tmp_path / "place" / "shipped")
+    monkeypatch.syspath_prepend(tmp_path / "place")
     monkeypatch.setattr(ddpm.codec.learning, "STEPS", 5)
     monkeypatch.setattr(ddpm.codec.learning, "MORE", 0)
     with one_thread():
@@ -180,9 +193,8 @@ def prepared(page):
     """Names that a page's Python takes for granted."""
     if page != "docs/latents.md":
         return {"ddpm": ddpm, "nn": torch.nn}
-    model = ddpm.load("cifar10-small")
-    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    mask = torch.zeros(32, 32, dtype=torch.bool)
+    model, images = tiny_model(timesteps=1000), tiny_images(2).images
+    mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[4:8, 4:8] = True
     few = {"model": model, "images": images, "first": images[:1], "second": images[1:]}
     return few | {"mask": mask}
@@ -204,10 +216,12 @@ HERE = {page: found for page in PAGES if (found := [b for b in FOUND[page] if ru
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", HERE)
-def test_every_block_of_a_page_runs(place, page):
+def test_every_block_of_a_page_runs(place, page, monkeypatch):
     """In order, in one place, the Python in one set of names; what is printed stands below."""
     names, whole = prepared(page), blocks(page)
     for block in HERE[page]:
+        shipped = place / SHIPPED[block.language][0]
+        monkeypatch.setattr(ddpm.pretrained, "FOLDER", shipped)
         if block.language == "sh":
             for command in block.commands:
                 words = shlex.split(command)
@@ -224,7 +238,9 @@ def test_every_block_of_a_page_runs(place, page):
 
 
 def cleared(words):
-    """Remove what an earlier line of the page has made where this one is to write."""
+    """Remove what is there already where a command is to write."""
+    if words[1] == "train" and not {"--resume", "--out", "--dry-run"} & {*words}:
+        shutil.rmtree(Path("runs") / words[2], ignore_errors=True)
     for option, value in itertools.pairwise(words):
         path = Path(value)
         if option in ("-o", "--out") and words[1] != "sample" and path.exists():
