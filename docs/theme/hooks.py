@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^(`{3,})")
 INLINE = re.compile(r"\$`(.+?)`\$")
 MARK = "formulaformula{}elumrof"
-OUTSIDE = ("RESULTS.md", "CHANGELOG.md")
+OUTSIDE = ("RESULTS.md", "CHANGELOG.md", "README.ko.md")
 
 _formulas: list[str] = []
 
@@ -117,9 +117,10 @@ def at_home(markdown, source):
     """The links of a page, as they are here."""
     up = "../" * source.count("/")
     if source in OUTSIDE:
-        return re.sub(r"\]\(docs/", "](", markdown)
+        markdown = re.sub(r"\]\(docs/", "](", markdown)
+        return markdown.replace("](README.md)", "](index.md)")
     markdown = re.sub(rf"\]\({up}\.\./(RESULTS|CHANGELOG)\.md", rf"]({up}\1.md", markdown)
-    markdown = re.sub(rf"\]\({up}\.\./README\.ko\.md", rf"]({up}ko/index.md", markdown)
+    markdown = re.sub(rf"\]\({up}\.\./README\.ko\.md", rf"]({up}README.ko.md", markdown)
     markdown = re.sub(rf"\]\({up}\.\./README\.md", rf"]({up}index.md", markdown)
     return re.sub(rf"\]\({up}\.\./examples/(\w+)\.py", rf"]({up}examples/\1.md", markdown)
 
