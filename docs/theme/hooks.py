@@ -1,4 +1,4 @@
-"""What mkdocs does not do by itself: formulas, anchors as GitHub makes them, pages made at the build.
+"""What mkdocs does not do by itself: formulas, GitHub's anchors, pages made at the build.
 
 - A fence of `math`, and $`...`$ within a line, become MathML, which browsers draw without a script
   or a font from elsewhere. GitHub reads the same source.

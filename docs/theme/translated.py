@@ -1,7 +1,7 @@
 """Whether each translated page is of the English page as it is now.
 
     python docs/theme/translated.py             # what is behind, with exit code 1
-    python docs/theme/translated.py --update    # after translating what changed: write the new hashes
+    python docs/theme/translated.py --update    # once the changes are translated: the new hashes
 
 A translated page begins with `<!-- of PAGE HASH -->`: the English page, below the repository, and
 the beginning of its SHA-256 as it was when the page was last made to say the same.
@@ -23,7 +23,7 @@ def translations():
 
 
 def state(page):
-    """The English page of a translated one, the hash in its head, and the hash that it would need."""
+    """The English page of a translated one, the hash in its head, and that of the page now."""
     head = HEAD.match((ROOT / page).read_text("utf-8"))
     if head is None:
         raise SystemExit(f"{page} does not begin with <!-- of PAGE HASH -->")
