@@ -108,8 +108,14 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def kept(formula, display):
-    """A mark in the place of a formula, which markdown leaves alone."""
-    _formulas.append(convert(formula.strip(), display=display))
+    """A mark in the place of a formula, which markdown leaves alone.
+
+    What the library does not know it passes on as text with its backslash; that ends the build.
+    """
+    drawn = convert(formula.strip(), display=display)
+    if "\\" in drawn or formula.count("{") != formula.count("}"):
+        raise PluginError(f"a formula cannot be drawn: {formula}")
+    _formulas.append(drawn)
     return MARK.format(len(_formulas) - 1)
 
 
