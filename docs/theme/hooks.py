@@ -132,5 +132,11 @@ def at_home(markdown, source):
 
 
 def on_page_content(html, page, config, files):
-    """Put the formulas back, and drop what is for the tests."""
+    """Put the formulas back."""
     return re.sub(MARK.format(r"(\d+)"), lambda mark: _formulas[int(mark[1])], html)
+
+
+def on_post_page(output, page, config):
+    """Say which language a page is in."""
+    korean = page.file.src_uri.startswith("ko/") or page.file.src_uri == "README.ko.md"
+    return output.replace('<html lang="en"', '<html lang="ko"', 1) if korean else output
