@@ -10,7 +10,7 @@ import pytest
 from ddpm.cli import main
 from ddpm.figures.bound_plots import steps_plot
 from ddpm.figures.curves import run_curves
-from ddpm.figures.style import CURVES, styled
+from ddpm.figures.style import CURVES, STYLE
 from full_range import one_thread
 from helpers import tiny_model
 
@@ -104,7 +104,7 @@ def test_figures_of_a_model_are_readable(figures, tmp_path, monkeypatch, name):
     with one_thread():
         assert main(["figure", name, "m.safetensors", *NAMES[name]]) == 0
     assert figures
-    with styled:
+    with matplotlib.rc_context(STYLE):
         for figure in figures:
             readable(figure)
 
@@ -117,7 +117,7 @@ def test_curves_of_a_run_and_of_steps_are_readable(figures):
     run_curves(stats)
     steps_plot({"even": {5: 3.0, 10: 2.0}}, {"histogram": 2.5})
     assert len(figures) == 2
-    with styled:
+    with matplotlib.rc_context(STYLE):
         for figure in figures:
             readable(figure)
 

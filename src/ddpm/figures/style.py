@@ -8,7 +8,11 @@ import matplotlib
 
 CURVES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 
+STYLE = {
+    "axes.prop_cycle": matplotlib.cycler(color=CURVES),
+    "font.size": 11,
+    "lines.linewidth": 1.8,
+}
+
 # A decorator of what draws with matplotlib; other programs' settings stay as they are.
-styled = matplotlib.rc_context(
-    {"axes.prop_cycle": matplotlib.cycler(color=CURVES), "font.size": 11, "lines.linewidth": 1.8}
-)
+styled = matplotlib.rc_context(STYLE)
