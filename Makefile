@@ -1,4 +1,5 @@
-# Two commands do everything: `make demo` and `make test`. `make check` is the short form of the tests.
+# Two commands do everything: `make demo` and `make test`. `make check` is the short form of the tests;
+# `make docs` builds the site into build/site, strictly, from an environment of its own.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -7,8 +8,10 @@ PEERS  := $(VENV)/.peers
 PAGE   := .venv-ui
 PLACE  := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
 PAGE_TESTS := tests/ui/test_page_in_browser.py tests/ui/test_ui_server.py
+DOCS   := .venv-docs
+SITE   := $(DOCS)/.ready
 
-.PHONY: demo ui test check lint setup clean
+.PHONY: demo ui test check lint setup docs clean
 
 demo: $(READY)
 	$(BIN)/ddpm demo --out runs/demo
@@ -49,5 +52,14 @@ $(PAGE)/.ready: $(READY) constraints-ui.txt
 	$(PAGE)/bin/python -m pip install --quiet -c $(PAGE)/constraints.txt gradio playwright
 	touch $@
 
+docs: $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
+# What builds the site reads the sources and imports nothing of them: no PyTorch is needed.
+$(SITE): pyproject.toml constraints.txt
+	test -d $(DOCS) || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet -c constraints.txt latex2mathml mkdocs mkdocs-material 'mkdocstrings[python]' ruff
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(PAGE) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PAGE) $(DOCS) build dist .pytest_cache .mypy_cache .ruff_cache

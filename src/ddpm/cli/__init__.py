@@ -2,7 +2,8 @@
 
 A user's error is printed as one sentence and ends with exit code 2; a run stopped by a signal is
 saved and ends with 128 + the signal's number. Started by torchrun or accelerate launch, the
-commands in SHARED split their work over all processes.
+commands in SHARED split their work over all processes. `--json` makes one document of what any
+command has to say (outcome).
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TypeGuard
 
 COMMANDS = {
     "train": "train a model from a preset",
@@ -45,10 +45,6 @@ LIKE |= dict.fromkeys("─│┌┐└┘├┤┬┴┼╭╮╰╯┃┏┓┗
 
 SHARED = ("train", "sample", "evaluate", "measure")
 
-USAGE = "usage: ddpm [--import MODULE] COMMAND ...\n\n" + "\n".join(
-    f"  {name:<12}{text}" for name, text in COMMANDS.items()
-)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
@@ -56,8 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     wait_briefly()
     speak_plainly()
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"{USAGE}\n\n`ddpm COMMAND --help` shows the options of one. `--import MODULE` makes")
-        print("the networks, samplers and presets known that a module of your own registers.")
+        from ddpm.cli.overview import overview
+
+        print(overview(COMMANDS))
         return 0 if arguments else 2
     if arguments[0] == "--version":
         from ddpm import __version__
@@ -65,32 +62,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
 
-    from ddpm.cli.parse import as_flags
+    from ddpm.cli.outcome import one_document, sentence, wants_document
     from ddpm.errors import DdpmError
     from ddpm.runtime import parallel
     from ddpm.runtime.threads import limit_threads
 
     try:
         name, rest = with_imports(arguments)
+        if name == "--completion":
+            from ddpm.cli.completion import completion
+
+            print(completion(rest, COMMANDS, MODULES))
+            return 0
         command = load_command(name)
-        with parallel.process_group():
+        asked, rest = wants_document(rest)
+        with parallel.process_group(), one_document(asked, [name, *rest]) as ended:
             limit_threads()
-            return int(command.run(rest) or 0)
+            return ended(int(command.run(rest) or 0))
     except BrokenPipeError:  # of `| head`, which has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (DdpmError, OSError) as error:
-        # An OSError is a disk that filled up, a name too long: nothing to trace.
-        said = f"{error.filename}: {error.strerror}" if _is_about_a_file(error) else str(error)
-        parallel.print_once(f"ddpm: {as_flags(' '.join(said.split()))}")
+        parallel.print_once(f"ddpm: {sentence(error)}")
         return 2
     except KeyboardInterrupt:
         parallel.print_once("ddpm: interrupted")
         return 130
-
-
-def _is_about_a_file(error: Exception) -> TypeGuard[OSError]:
-    return isinstance(error, OSError) and bool(error.filename and error.strerror)
 
 
 def wait_briefly() -> None:

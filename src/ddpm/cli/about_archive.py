@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ddpm.cli.outcome import tell
 from ddpm.codec import parse
 from ddpm.codec.header import GENERAL, MAGIC, SINGLE, Header
 
@@ -35,6 +36,13 @@ def about_archive(path: Path) -> None:
     header = file.header
     table = Table(title=escape(str(path)), show_header=False)
     table.add_row("format", "2, in its short form" if header.is_single else "2")
+    tell(
+        format=2,
+        images=header.count,
+        bytes=len(data),
+        missing=header.length - len(file.payload),
+        **dict(rows(header, len(data))[1:2]),
+    )
     for key, value in rows(header, len(data)):
         table.add_row(key, escape(value))
     missing = header.length - len(file.payload)

@@ -11,7 +11,8 @@ from typing import Annotated
 import tyro
 
 from ddpm.cli.given import Given
-from ddpm.cli.parse import parse, positional, say
+from ddpm.cli.outcome import finish, tell
+from ddpm.cli.parse import parse, positional, say, typed
 from ddpm.cli.progress import progress_bar
 from ddpm.codec import parse as parse_file
 from ddpm.data.exact_files import ExactImages, read_images, some
@@ -70,12 +71,24 @@ def run(argv: Sequence[str]) -> int:
     if found.converted:
         say(f"converted {len(found.converted):,}, losing: {some(found.converted)}")
     values = sum(image.numel() for image in found.images)
-    say(
+    tell(
+        images=len(found.images),
+        bytes=len(data),
+        bits_per_dim=8 * len(data) / values,
+        converted=len(found.converted),
+        needs=file,
+    )
+    finish(
         f"{len(found.images):,} image{'s' * (len(found.images) > 1)} in {len(data):,} bytes, "
         f"{8 * len(data) / values:.3f} bits/dim: {out}{' (replaced)' if replaced else ''}",
         f"kept are the pixels{' and the names' * named}; not kept are "
         f"{'' if named else 'file names, '}dates and other metadata{unmarked}",
         needed + (f", and the options {args.given}" if str(args.given) else ""),
+        made=[out],
+        then={
+            f"ddpm decompress {typed(out)} -o FOLDER": "get them back",
+            f"ddpm info {typed(out)}": "what it holds",
+        },
     )
     return 0
 

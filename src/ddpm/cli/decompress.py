@@ -12,7 +12,8 @@ from typing import Annotated
 import tyro
 
 from ddpm.cli.given import Given
-from ddpm.cli.parse import parse, positional, say
+from ddpm.cli.outcome import finish, tell
+from ddpm.cli.parse import parse, positional
 from ddpm.cli.progress import progress_bar
 from ddpm.codec import Header, Reconstruct
 from ddpm.codec import parse as parse_file
@@ -76,10 +77,19 @@ def run(argv: Sequence[str]) -> int:
     )
     count, reached = len(result.images), f"after {result.steps} steps of the last part, not exact"
     missing = len(paths) - count
-    say(
+    tell(
+        images=count,
+        missing=missing,
+        bytes=len(data),
+        of_bytes=len(everything),
+        exact=result.exact,
+        steps=result.steps,
+    )
+    finish(
         f"{count:,} image{'s' * (count != 1)} from {len(data):,} of {len(everything):,} bytes, "
         f"{'exact' if result.exact else reached}: {out}",
         *[f"{missing:,} more have not arrived"] * bool(missing),
+        made=[out],
     )
     return 0
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ddpm.cli.outcome import finish
 from ddpm.cli.page_sections import (
     Pictures,
     Subject,
@@ -17,7 +18,7 @@ from ddpm.cli.page_sections import (
     quality_rows,
     training_section,
 )
-from ddpm.cli.parse import parse, say
+from ddpm.cli.parse import parse, say, typed
 from ddpm.cli.progress import progress_bar
 from ddpm.data.digits import digits
 from ddpm.data.exact_files import save_png
@@ -82,7 +83,16 @@ def run(argv: Sequence[str]) -> int:
         save_png(picture, out.path / f"{name}.png", chunks)
     report = out.path / "report.html"
     page.write(report)
-    say(f"done in {(time.monotonic() - begun) / 60:.1f} minutes; open {report}")
+    run = typed(out.path)
+    finish(
+        f"done in {(time.monotonic() - begun) / 60:.1f} minutes; open {report}",
+        made=[report, *(out.path / f"{name}.png" for name in pictures)],
+        then={
+            f"ddpm sample {run} --steps 20": "draw more",
+            f"ddpm compress {run} IMAGE -o FILE.ddpm": "compress an image of 8x8 pixels",
+            "ddpm train images --data FOLDER": "a model of your own images",
+        },
+    )
     return 0
 
 

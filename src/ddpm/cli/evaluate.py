@@ -17,7 +17,8 @@ from ddpm.cli.data import as_tensor, open_for
 from ddpm.cli.drawing import Drawing
 from ddpm.cli.earlier import is_ours
 from ddpm.cli.given import Given
-from ddpm.cli.parse import parse, positional, say
+from ddpm.cli.outcome import finish, tell
+from ddpm.cli.parse import parse, positional, typed
 from ddpm.cli.progress import progress_bar
 from ddpm.cli.quality import Job, Quality, evaluate_run, evaluate_set, is_set
 from ddpm.cli.results import marks, result_path, settings, write_bound
@@ -212,7 +213,23 @@ def evaluate_bpd(
             f"{predicted + bound.prior.mean():.4f}"
         )
     left = prior_words(float(bound.prior.mean()), math.prod(model.format.shape))
-    say(said, left, f"written to {path}.json, .csv (rate-distortion), .png")
+    tell(
+        bpd={
+            "bits_per_dim": bound.mean,
+            "standard_error": bound.standard_error if len(images) > 1 else None,
+            "prior": float(bound.prior.mean()),
+            "l_0": float(bound.terms[0]),
+            "settings": found,
+        }
+    )
+    run = typed(Path(source.name))
+    finish(
+        said,
+        left,
+        f"written to {path}.json, .csv (rate-distortion), .png",
+        made=[path.with_name(f"{path.name}.{kind}") for kind in ("json", "csv", "png")],
+        then={f"ddpm report {run}": "every figure and measure on one page"},
+    )
 
 
 def evaluate_codec(
@@ -242,10 +259,13 @@ def evaluate_codec(
         for row in rows:
             table.add_row(*row)
         Console().print(table)
-    say(
+    tell(codec=document)
+    finish(
         comparison.overheads(),
         comparison.speed(),
         f"written to {path}.json, -codec.png, -prefixes.png",
+        made=[path.with_name(path.name + end) for end in (".json", "-codec.png", "-prefixes.png")],
+        then={f"ddpm compress {typed(Path(source.name))} FOLDER -o FILE.ddpm": "a file of yours"},
     )
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ddpm.cli.parse import parse, positional, say, typed
+from ddpm.cli.outcome import finish, tell
+from ddpm.cli.parse import parse, positional, typed
 from ddpm.errors import DdpmError
 from ddpm.interop.export import export_diffusers, export_weights
 from ddpm.loading import load
@@ -37,18 +38,22 @@ def run(argv: Sequence[str]) -> int:
     model = load(name, device="cpu")
     if args.format == "diffusers":
         export_diffusers(model, out, model_name(name))
-        say(
+        tell(parameters=model.num_parameters, format=args.format)
+        finish(
             f"{model.num_parameters:,} averaged weights as a pipeline of diffusers, with a model "
             f"card: in {out}",
             f"load it with DDPMPipeline.from_pretrained({str(out)!r}), or `ddpm import {typed(out)}"
             " --out RUN`",
             *stays_behind(model),
+            made=[out],
         )
     else:
         export_weights(model, out)
-        say(
+        tell(parameters=model.num_parameters, format=args.format)
+        finish(
             f"{model.num_parameters:,} averaged weights in the authors' naming: in {out}",
             *stays_behind(model),
+            made=[out],
         )
     return 0
 

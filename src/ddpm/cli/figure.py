@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import tyro
 
 from ddpm.cli.given import Given
+from ddpm.cli.outcome import finish, tell
 from ddpm.cli.own_images import Chosen, choose_images
-from ddpm.cli.parse import parse, positional, say
+from ddpm.cli.parse import parse, positional, say, typed
 from ddpm.cli.progress import progress_bar
 from ddpm.cli.sample import free_name
 from ddpm.data.exact_files import save_png
@@ -87,7 +88,9 @@ def run(argv: Sequence[str]) -> int:
     text = provenance(model, run_name, name, images, rest, args) if args.provenance else None
     save_png(drawn.picture, out, text)
     shown = "" if chosen is None else f" ({chosen.words})"
-    say(f"{name} in {out}: {drawn.caption}{shown}")
+    told = {f"ddpm info {typed(out)}": "what it comes from"} if args.provenance else None
+    tell(caption=drawn.caption, images=None if chosen is None else chosen.words)
+    finish(f"{name} in {out}: {drawn.caption}{shown}", made=[out], then=told)
     return 0
 
 

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import tyro
 
-from ddpm.cli.parse import parse, positional, say, typed
+from ddpm.cli.outcome import finish, tell
+from ddpm.cli.parse import parse, positional, typed
 from ddpm.config import DiffusionConfig
 from ddpm.errors import DdpmError, check
 from ddpm.interop.foreign import Told
@@ -79,7 +80,8 @@ def run(argv: Sequence[str]) -> int:
     )
     found = read_foreign(source, told)
     write_run(found.model, RunFolder(out))
-    say(*found.notes, *summary(found.model, source, found.kind, out))
+    tell(parameters=found.model.num_parameters, kind=found.kind, notes=found.notes)
+    finish(*found.notes, *summary(found.model, source, found.kind, out), made=[out])
     return 0
 
 

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ddpm.cli.about_archive import about_archive, is_archive
+from ddpm.cli.outcome import tell
 from ddpm.cli.parse import positional, say
 from ddpm.cli.run_cost import about_preset
 from ddpm.data.listing import readable_kinds
@@ -92,7 +93,9 @@ def about_model(name: str) -> None:
     """Print what the model in a run or a file is."""
     model = load(name, device="cpu")
     table = Table(title=escape(name), show_header=False)
-    for key, value in model_rows(model):
+    rows = model_rows(model)
+    tell(**{key: value for key, value in rows})
+    for key, value in rows:
         table.add_row(key, escape(value))
     pinned = [path.name for path in RunFolder(user_path(name)).pinned()]
     if pinned:
@@ -143,6 +146,15 @@ def about_picture(path: Path, run: str | None) -> None:
             f"{path} does not say where it comes from: it was not made by ddpm, or saved again by "
             "a program that keeps no text, or made with --no-provenance"
         )
+    tell(
+        synthetic=found.synthetic,
+        model=found.name,
+        fingerprint=found.model,
+        number=found.index,
+        settings=found.settings,
+        command=found.command,
+        ddpm=found.version,
+    )
     table = Table(title=escape(str(path)), show_header=False)
     table.add_row("origin", "synthetic: made by a diffusion model" if found.synthetic else "")
     table.add_row("model", escape(found.name))

@@ -11,7 +11,8 @@ import tyro
 from torch import Tensor
 
 from ddpm.cli.given import Given
-from ddpm.cli.parse import parse, positional, say
+from ddpm.cli.outcome import finish, tell
+from ddpm.cli.parse import parse, positional, typed
 from ddpm.cli.progress import progress_bar
 from ddpm.data.decode import BrokenImage, open_picture
 from ddpm.data.exact_files import image_paths, losses, numbered, to_levels, write_images
@@ -102,9 +103,12 @@ def run(argv: Sequence[str]) -> int:
     filled = f"{int(white.sum()):,} of {white.numel():,} pixels filled in"
     greys_said = f" ({greys:,} greys of the mask counted as the nearer of white and black)"
     fillings = "" if args.n == 1 else f", {args.n:,} times"
-    say(
+    tell(filled=int(white.sum()), pixels=white.numel(), fillings=args.n, plan=str(plan))
+    finish(
         f"{filled}{greys_said * (greys > 0)}{fillings}: {out}; the other pixels are as they were",
         f"RePaint, {plan}, every {jump} steps {args.repeats} times",
+        made=[out],
+        then={f"ddpm info {typed(paths[0])}": "what it comes from"} if args.provenance else None,
     )
     return 0
 

@@ -12,7 +12,8 @@ import torch
 import tyro
 
 from ddpm.cli.data import adopt, came_from_elsewhere, open_for
-from ddpm.cli.parse import parse, positional, say
+from ddpm.cli.outcome import finish, tell
+from ddpm.cli.parse import parse, positional, say, typed
 from ddpm.cli.progress import progress_bar
 from ddpm.codec.learning import usual_steps
 from ddpm.data import ImageSource
@@ -107,17 +108,12 @@ def run(argv: Sequence[str]) -> int:
         parallel.on_main(lambda: model.save(file))
     else:
         parallel.on_main(lambda: store_measured(model, file))
-    say(
-        f"denoising error at {len(error.timesteps)} timesteps, measured on {error.images:,} images "
-        f"of {source.name}: in {file}",
-        calibration_words(error),
-        *last_stage_words(model),
-    )
     if adopted:
         say(
             f"the {len(source):,} images of {source.name} in {args.data} are from now on what this "
             "model is said to be trained on, and other commands find them without --data"
         )
+    conclude(model, error, source.name, file, typed(file if args.out else Path(name)))
     return 0
 
 
@@ -127,6 +123,26 @@ def check_given(args: Measure) -> None:
     given = (args.images, args.batch_size, args.last_stage_steps)
     for (name, low), value in zip(least.items(), given, strict=True):
         check(value is None or value >= low, f"--{name} must be at least {low}, got {value}")
+
+
+def conclude(model: Ddpm, error: DenoisingError, images: str, file: Path, name: str) -> None:
+    """What was measured, where it is, and what it is good for."""
+    tell(
+        timesteps=len(error.timesteps),
+        images=error.images,
+        bits_per_dim_of_last_stage=last_stage_costs(model),
+    )
+    finish(
+        f"denoising error at {len(error.timesteps)} timesteps, measured on {error.images:,} images "
+        f"of {images}: in {file}",
+        calibration_words(error),
+        *last_stage_words(model),
+        made=[file],
+        then={
+            f"ddpm compress {name} FOLDER -o FILE.ddpm": "images into one file",
+            f"ddpm sample {name} --steps 10": "few steps, the best timesteps",
+        },
+    )
 
 
 def where(name: str, measured: Path, out: Path | None) -> Path:
@@ -200,10 +216,16 @@ def calibration_words(error: DenoisingError) -> str:
 
 def last_stage_words(model: Ddpm) -> list[str]:
     """What the exact pixels of a compressed image take."""
-    if model.coding is None:
+    found = last_stage_costs(model)
+    if not found:
         return []
-    costs, t = min((costs, t) for t, costs in model.coding.ends.items())
+    costs, t = min((costs, t) for t, costs in found.items())
     return [f"last stage of compressed files: {costs:.3f} bits/dim, where the path ends at {t}"]
+
+
+def last_stage_costs(model: Ddpm) -> dict[int, float]:
+    """bits/dim of the exact pixels by where the path ends; empty if there is no last stage."""
+    return {} if model.coding is None else dict(model.coding.ends)
 
 
 def forecast(model: Ddpm, source: ImageSource, args: Measure) -> str:

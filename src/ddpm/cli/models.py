@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from ddpm.cli.outcome import finish, tell
 from ddpm.cli.parse import parse
 from ddpm.loading import load
 from ddpm.pretrained import pretrained
@@ -24,6 +25,17 @@ def run(argv: Sequence[str]) -> int:
     table = Table("name", "images", "parameters", "trained on", "file")
     for name, file in pretrained().items():
         model = load(file, device="cpu")
+        tell(
+            **{
+                name: {
+                    "shape": model.format.shape,
+                    "parameters": model.num_parameters,
+                    "trained_on": model.history.data,
+                    "images_seen": model.history.images,
+                    "bytes": file.stat().st_size,
+                }
+            }
+        )
         table.add_row(
             name,
             " x ".join(map(str, model.format.shape)),
@@ -32,4 +44,5 @@ def run(argv: Sequence[str]) -> int:
             f"{file.stat().st_size / 2**20:.1f} MiB",
         )
     Console().print(table)
+    finish(then={f"ddpm sample {next(iter(pretrained()))}": "draw from one"})
     return 0

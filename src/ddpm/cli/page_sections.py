@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from ddpm.cli.outcome import tell
 from ddpm.cli.parse import say
 from ddpm.cli.progress import progress_bar
 from ddpm.data import ImageSource, MemoryImages
@@ -81,6 +82,7 @@ def quality_rows(
         ]
     ]
     said = f"Frechet distance {drawn:.3f} ({real_words} {usual:.3f})"
+    tell(samples={"count": len(samples), "frechet_pixels": drawn, "frechet_of_real": usual})
     if what == "digits":
         recogniser = DigitRecogniser(training)
         seen, expected = (recogniser.fraction(images) for images in (samples, held_out.images))
@@ -91,6 +93,7 @@ def quality_rows(
                 f"{expected:.3f} (held-out {what})",
             ]
         )
+        tell(samples={"recognised": seen, "recognised_of_real": expected})
         said += f"; recognised {seen:.3f} (held-out {what} {expected:.3f})"
     gap, usual_gap = (
         nearest_neighbours(images, training.images)[1] for images in (samples, held_out.images)
@@ -152,6 +155,15 @@ def likelihood_section(page: HtmlPage, subject: Subject) -> tuple[Bound, Picture
         pictures["rate-distortion"],
         f"Rate and distortion of progressive coding (Figure 5) over {calls[-1]} {name} steps.",
     )
+    tell(
+        likelihood={
+            "images": len(images),
+            "bits_per_dim": {
+                of: {k: bound.mean for k, bound in points.items()} for of, points in bounds.items()
+            },
+            "baselines": baselines,
+        }
+    )
     say(
         f"held-out {what}: {with_error(best)} bits/dim with {calls[-1]} {name} steps (histogram of "
         f"each pixel {baselines[HISTOGRAM]:.3f})"
@@ -203,6 +215,7 @@ def codec_section(page: HtmlPage, subject: Subject) -> Pictures:
     page.picture(pictures["prefixes"], "Growing prefixes of the file, and the originals.")
     page.picture(pictures["codec"], "Real bytes against error, beside what theory calculates.")
     page.table(comparison.prefix_head(), comparison.prefix_rows())
+    tell(codec=comparison.document())
     webp = comparison.lossless.get("WebP")  # not every build of Pillow has it
     beside = "" if webp is None else f" (WebP {comparison.bpd(webp):.3f})"
     say(

@@ -20,6 +20,7 @@ from ddpm.config import Config
 from ddpm.errors import DdpmError
 
 T = TypeVar("T")
+TO_PROGRAMS = "--json: figures, and what was made, as one JSON document on stdout."
 SWITCHES = {"--calibrated": "True", "--no-calibrated": "False"}  # that may also be left out
 SHORT = {"data.path": "--data", "training.max_minutes": "--max-minutes"}  # of options
 
@@ -37,8 +38,8 @@ def parse(
         DdpmError: an option is unknown, malformed or out of range.
     """
     options: dict[str, Any] = {} if default is None else {"default": default}
-    if about is not None:
-        options["description"] = f"{inspect.cleandoc(what.__doc__ or '')}\n\n{about}"
+    paragraphs = [inspect.cleandoc(what.__doc__ or ""), about, TO_PROGRAMS]
+    options["description"] = "\n\n".join(filter(None, paragraphs))
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):

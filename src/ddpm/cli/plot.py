@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpm.cli.parse import parse, positional, say
+from ddpm.cli.outcome import finish
+from ddpm.cli.parse import parse, positional
 from ddpm.data.exact_files import save_png
 from ddpm.errors import check
 from ddpm.figures.curves import run_curves
@@ -34,5 +35,5 @@ def run(argv: Sequence[str]) -> int:
     )
     out = args.out or folder.path / "curves.png"
     save_png(run_curves(read_stats(folder)), out)
-    say(f"written to {out}")
+    finish(f"written to {out}", made=[out])
     return 0

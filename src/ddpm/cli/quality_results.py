@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ddpm import __version__
+from ddpm.cli.outcome import finish, tell
 from ddpm.cli.parse import say
 from ddpm.cli.references import Reference
 from ddpm.evaluation.measured import Measured
@@ -53,6 +54,7 @@ def write_figures(
     words += [] if reference is None else ["to", slug(reference.name)]
     path = out / f"{'-'.join(words)}-{stamp_of(document)}.json"
     write_text(path, to_json(document, 1) + "\n")
+    tell(**document)
     against = "" if real is None else f" to {real.name}" + counted(real.count)
     Console().print(table(figures, found.features + against))
     if real is not None and real.vectors is None:
@@ -61,7 +63,11 @@ def write_figures(
             "and recall need; give --reference the images for these"
         )
     drawn = f"; samples drawn in {settings['precision']}" if "precision" in settings else ""
-    say(f"{figures[0].name} {figures[0].value:.4g}{against}{drawn}", f"written to {path}")
+    finish(
+        f"{figures[0].name} {figures[0].value:.4g}{against}{drawn}",
+        f"written to {path}",
+        made=[path],
+    )
 
 
 def described(reference: Reference, real: Measured | None) -> dict[str, Any]:

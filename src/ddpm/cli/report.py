@@ -12,6 +12,7 @@ from typing import Annotated
 import tyro
 
 from ddpm.cli.earlier import is_ours
+from ddpm.cli.outcome import finish, tell
 from ddpm.cli.page_sections import (
     Subject,
     codec_section,
@@ -145,7 +146,9 @@ def run(argv: Sequence[str]) -> int:
     work.page.write(out)
     count = len(work.missing)
     left = f"; {count} part{'s' * (count > 1)} left out, and it says why" * bool(count)
-    say(f"done in {(time.monotonic() - begun) / 60:.1f} minutes; open {out}{left}")
+    tell(left_out=dict(work.missing))
+    minutes = (time.monotonic() - begun) / 60
+    finish(f"done in {minutes:.1f} minutes; open {out}{left}", made=[out])
     return 0
 
 

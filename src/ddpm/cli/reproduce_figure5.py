@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ddpm.cli.bounds import BoundOptions
-from ddpm.cli.parse import say
-from ddpm.cli.reproduce_table4 import shown
+from ddpm.cli.outcome import finish, tell
+from ddpm.cli.reproduce_table4 import code_document, shown
 from ddpm.cli.results import marks
 from ddpm.data.exact_files import save_png
 from ddpm.figures.bound_plots import rate_distortion_plot
@@ -28,5 +28,6 @@ def run(argv: Sequence[str]) -> int:
     written = path.with_name(f"{path.name}.png")
     source = Provenance.of(model, name, ["reproduce", "figure5", *argv])
     save_png(rate_distortion_plot(measured.bound), written, marks(source, measured.settings))
-    say(f"written to {written}; every term: {measured.path}")
+    tell(**code_document(model, measured))
+    finish(f"written to {written}; every term: {measured.path}", made=[written, measured.path])
     return 0

@@ -14,8 +14,9 @@ from ddpm.cli.bounds import (
 )
 from ddpm.cli.data import open_for
 from ddpm.cli.earlier import inception_cells, results_folder
+from ddpm.cli.outcome import finish, tell
 from ddpm.cli.paper_table import Cell, PaperTable, differences_table
-from ddpm.cli.parse import as_flags, parse, positional, say, typed
+from ddpm.cli.parse import as_flags, parse, positional, typed
 from ddpm.data.images import ImageSource
 from ddpm.data.open import NoHeldOut, Split
 from ddpm.errors import DdpmError
@@ -69,7 +70,8 @@ def run(argv: Sequence[str]) -> int:
         "differences": training.rows,
     }
     write_text(written, to_json(document, 2) + "\n")
-    say(f"written to {written}")
+    tell(**document)
+    finish(f"written to {written}", made=[written])
     return 0
 
 

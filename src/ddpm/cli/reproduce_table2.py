@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from ddpm.cli.outcome import finish, tell
 from ddpm.cli.parse import parse, say
 from ddpm.cli.progress import progress_bar
 from ddpm.data import MemoryImages
@@ -100,7 +101,8 @@ def run(argv: Sequence[str]) -> int:
     document = {"steps": args.steps or get_preset("digits").training.steps, "rows": rows}
     write_text(out / "table2.json", to_json(document, 2) + "\n")
     Console().print(as_table(rows))
-    say(f"written to {out / 'table2.json'}")
+    tell(**document)
+    finish(f"written to {out / 'table2.json'}", made=[out / "table2.json"])
     return 0
 
 

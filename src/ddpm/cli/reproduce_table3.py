@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddpm.cli.earlier import FID, inception_cells, results_folder
+from ddpm.cli.outcome import finish, tell
 from ddpm.cli.paper_table import Cell, PaperTable, differences_table
-from ddpm.cli.parse import parse, say, typed
+from ddpm.cli.parse import parse, typed
 from ddpm.data.splits import words
 from ddpm.errors import check
 from ddpm.evaluation import paper
@@ -58,12 +59,15 @@ def run(argv: Sequence[str]) -> int:
     for name, place in places.items():
         rows = differences(models[name], get_preset(place.preset), f"LSUN {place.category}")
         differences_table(f"What differs in training: {name}", rows).show()
+    document = {
+        "cells": {name: cell.document() for name, cell in cells.items()},
+        "paper": [vars(row) for row in paper.TABLE3],
+    }
+    tell(**document)
     if args.out is not None:
-        document = {name: cell.document() for name, cell in cells.items()}
         written = user_path(args.out)
-        rows3 = [vars(row) for row in paper.TABLE3]
-        write_text(written, to_json({"cells": document, "paper": rows3}, 2) + "\n")
-        say(f"written to {written}")
+        write_text(written, to_json(document, 2) + "\n")
+        finish(f"written to {written}", made=[written])
     return 0
 
 

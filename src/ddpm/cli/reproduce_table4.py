@@ -14,8 +14,9 @@ from ddpm.cli.bounds import (
 )
 from ddpm.cli.data import open_for
 from ddpm.cli.earlier import results_folder
+from ddpm.cli.outcome import finish, tell
 from ddpm.cli.paper_table import PaperTable
-from ddpm.cli.parse import parse, positional, say
+from ddpm.cli.parse import parse, positional
 from ddpm.cli.results import result_path
 from ddpm.evaluation import paper
 from ddpm.evaluation.progressive_code import code_points, rate_and_distortion
@@ -37,8 +38,10 @@ def run(argv: Sequence[str]) -> int:
     """Find or measure the bound of held-out images, and show its table."""
     _, model, measured, path = shown(Table4, "table4", argv)
     written = path.with_name(f"{path.name}.json")
-    write_text(written, to_json(code_document(model, measured), 2) + "\n")
-    say(f"written to {written}; every term: {measured.path}")
+    document = code_document(model, measured)
+    write_text(written, to_json(document, 2) + "\n")
+    tell(**document)
+    finish(f"written to {written}; every term: {measured.path}", made=[written, measured.path])
     return 0
 
 

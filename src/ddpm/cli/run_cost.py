@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ddpm.cli.parse import parse, say
+from ddpm.cli.outcome import finish, tell
+from ddpm.cli.parse import parse
 from ddpm.cli.progress import progress_bar
 from ddpm.cli.train import expand_short_options, starting_point
 from ddpm.config import Config
@@ -62,12 +63,20 @@ def about_preset(name: str, rest: Sequence[str]) -> int:
         with progress_bar() as progress:
             cost, step = probe(cost, args.seconds, progress)
     table = Table(title=escape(f"a run of {name} on this machine"), show_header=False)
-    for key, value in [*rows(cost), *time_rows(cost, step, args.seconds)]:
+    told = [*rows(cost), *time_rows(cost, step, args.seconds)]
+    tell(
+        parameters=cost.parameters,
+        checkpoint_bytes=cost.checkpoint,
+        seconds=None if step is None else sum(cost.seconds(step)),
+        **dict(told[:1]),
+        words=dict(told),
+    )
+    for key, value in told:
         table.add_row(key, escape(value))
     Console().print(table)
     given = shlex.join(without(options, "--seconds"))
     data = "" if args.config.data.path else " --data PATH"
-    say(f"to begin it: ddpm train {name}{data}{' ' * bool(given)}{given}")
+    finish(then={f"ddpm train {name}{data}{' ' * bool(given)}{given}": "to begin it"})
     return 0
 
 

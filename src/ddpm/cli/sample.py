@@ -14,10 +14,11 @@ import tyro
 
 from ddpm.cli.drawing import Drawing
 from ddpm.cli.given import Given
-from ddpm.cli.parse import parse, positional, say
+from ddpm.cli.outcome import finish, tell
+from ddpm.cli.parse import parse, positional, say, typed
 from ddpm.cli.progress import progress_bar
 from ddpm.cli.sample_set import SampleSet, begun_with, stored_settings
-from ddpm.data.exact_files import save_png
+from ddpm.data.exact_files import numbered, save_png
 from ddpm.data.images import ImageFormat
 from ddpm.data.listing import KINDS, UNREAD
 from ddpm.errors import DdpmError, check
@@ -102,14 +103,21 @@ def run(argv: Sequence[str]) -> int:
         else:
             drawn = fill(out, folder, drawing, args, callback, progress)
     known = f", {args.n - drawn} of which were there" if drawn < args.n else ""
-    say(f"{args.n} images in {out}{known}: {drawing}")
+    said = [f"{args.n} images in {out}{known}: {drawing}"]
     if args.progressive:
         frames = recorder.frames()
         origin = drawing.provenance(args.first, args.n)
         origin = replace(origin, command=(*origin.command, "--progressive"))
         text = origin.chunks() if args.provenance else None
         parallel.on_main(lambda: save_png(progressive_strip(frames, model.format), strip, text))
-        say(f"their progressive generation in {strip}")
+        said.append(f"their progressive generation in {strip}")
+    tell(images=args.n, drawn=drawn, settings=drawing.settings)
+    picture = out / numbered(args.first) if folder == out and kind != ".png" else out
+    finish(
+        *said,
+        made=[out, *[strip] * args.progressive],
+        then={f"ddpm info {typed(picture)}": "what it comes from"} if args.provenance else None,
+    )
     return 0
 
 

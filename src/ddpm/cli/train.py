@@ -15,6 +15,7 @@ import torch
 import tyro
 
 from ddpm.cli.data import open_split
+from ddpm.cli.outcome import finish, tell
 from ddpm.cli.parse import SHORT, as_flags, parse, positional, say, typed
 from ddpm.cli.progress import progress_bar
 from ddpm.config import Config, DataConfig
@@ -67,6 +68,7 @@ def run(argv: Sequence[str]) -> int:
     resume = args.resume or resumed is not None
     parameters = f"{count_parameters(config):,} parameters"
     if args.dry_run:
+        tell(config=config.to_dict(), parameters=count_parameters(config))
         say(json.dumps(config.to_dict(), indent=2), parameters)
         return 0
     check(
@@ -194,16 +196,23 @@ def conclude(result: TrainingResult, out: Path, preset: str) -> int:
     quoted = typed(out)
     # A preset of one's own imports what the run is made of.
     named = f"{preset} " if "." in preset else ""
+    tell(step=result.step, seconds=result.seconds, stopped=result.stopped)
     if result.stopped is None:
-        say(
+        finish(
             f"trained {result.step:,} steps in {result.seconds / 60:.1f} minutes: "
             f"{result.checkpoint}",
-            f"draw from it: ddpm sample {quoted}",
+            made=[result.checkpoint],
+            then={
+                f"ddpm sample {quoted}": "draw from it",
+                f"ddpm evaluate {quoted} --bpd": "bits/dim of held-out images",
+                f"ddpm compress {quoted} FOLDER -o FILE.ddpm": "images into one file",
+            },
         )
         return 0
-    say(
+    finish(
         f"stopped by {result.stopped} at step {result.step:,}, saved as {result.checkpoint}",
-        f"resume with: ddpm train {named}--resume {quoted}",
+        made=[result.checkpoint],
+        then={f"ddpm train {named}--resume {quoted}": "resume with"},
     )
     if result.stopped == "max_minutes":
         return 0

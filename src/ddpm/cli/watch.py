@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 import numpy as np
@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from ddpm.cli.outcome import is_document, tell
 from ddpm.cli.parse import parse, positional
 from ddpm.runs.folder import RunFolder
 from ddpm.runs.status import RunStatus, run_status
@@ -37,7 +38,9 @@ def run(argv: Sequence[str]) -> int:
     args = parse(Watch, rest, f"watch {name or 'RUN'}", Watch())
     folder, console = RunFolder(user_path(name)), Console()
     status = run_status(folder)
-    if args.once:
+    tell(**{key: value for key, value in asdict(status).items() if key != "losses"})
+    tell(loss=status.loss, smoothed_loss=status.smoothed_loss)
+    if args.once or is_document():
         console.print(frame(name, status))
         return 0
     try:

@@ -7,9 +7,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ddpm.figures.grid import to_picture
+from ddpm.figures.style import styled
 from ddpm.likelihood.bound import Bound
 
 
+@styled
 def rate_distortion_plot(bound: Bound) -> Image.Image:
     """Distortion and rate against reverse steps, and against each other."""
     curve = bound.rate_distortion()
@@ -26,6 +28,7 @@ def rate_distortion_plot(bound: Bound) -> Image.Image:
     return to_picture(figure)
 
 
+@styled
 def steps_plot(
     measured: dict[str, dict[int, float]], baselines: dict[str, float] | None = None
 ) -> Image.Image:

@@ -14,12 +14,14 @@ from torch import Tensor
 from ddpm.data.images import ImageFormat, psnr
 from ddpm.evaluation.codec_comparison import Comparison
 from ddpm.figures.grid import image_grid, to_picture
+from ddpm.figures.style import styled
 from ddpm.likelihood.bound import Bound
 
 Curve = Sequence[tuple[float, float]]
 STRIP = 8  # images in the picture of prefixes
 
 
+@styled
 def real_rate_distortion_plot(
     measured: Curve, bound: Bound, classical: Mapping[str, Curve], lossless: float
 ) -> Image.Image:

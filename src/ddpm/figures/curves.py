@@ -11,8 +11,10 @@ from PIL import Image
 
 from ddpm.errors import check
 from ddpm.figures.grid import to_picture
+from ddpm.figures.style import styled
 
 
+@styled
 def loss_curve(stats: list[dict[str, Any]]) -> Image.Image:
     """The training loss against the step: as measured, and smoothed over a twentieth of the run."""
     figure = Figure(figsize=(6, 3), layout="constrained")
@@ -22,6 +24,7 @@ def loss_curve(stats: list[dict[str, Any]]) -> Image.Image:
     return to_picture(figure)
 
 
+@styled
 def run_curves(stats: list[dict[str, Any]]) -> Image.Image:
     """Loss, held-out bits/dim where estimated, learning rate and images/s against the step.
 

@@ -20,6 +20,7 @@ from ddpm.errors import whole_number
 from ddpm.figures.figure import Drawn, Figure, at_a_time
 from ddpm.figures.grid import to_picture
 from ddpm.figures.layout import labelled_grid, stacked
+from ddpm.figures.style import styled
 from ddpm.latents import diffuse
 from ddpm.model import Ddpm
 from ddpm.runtime.progress import Counter, Progress
@@ -120,6 +121,7 @@ class Denoising(Figure):
         )
 
 
+@styled
 def error_plot(model: Ddpm, rmse: NDArray[np.float64], width: int) -> Image.Image:
     """RMSE of the predicted x_0 against t, beside what the model was measured to make on others.
 

@@ -19,6 +19,7 @@ from ddpm.evaluation.features import FeaturesName, get_features
 from ddpm.evaluation.linear_probe import Accuracy, folded_accuracy
 from ddpm.figures.figure import Drawn, Figure, at_a_time, check_time, in_part, scaled
 from ddpm.figures.grid import to_picture
+from ddpm.figures.style import styled
 from ddpm.likelihood.representation import activations
 from ddpm.model import Ddpm
 from ddpm.networks.activations import check_layers, layer_names
@@ -164,6 +165,7 @@ class Probe(Figure):
         )
 
 
+@styled
 def plot(found: Probed) -> Plot:
     """The accuracies against t."""
     figure = Plot(figsize=(7.5, 4.2), layout="constrained")

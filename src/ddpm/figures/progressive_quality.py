@@ -24,6 +24,7 @@ from ddpm.figures.figure import Drawn, SampledFigure
 from ddpm.figures.grid import to_picture
 from ddpm.figures.progressive import ProgressiveRecorder
 from ddpm.figures.spaces import SPACES, extractor, fitting_features
+from ddpm.figures.style import styled
 from ddpm.model import Ddpm
 from ddpm.runtime.progress import Counter, Progress
 
@@ -98,6 +99,7 @@ class ProgressiveQuality(SampledFigure):
         real_score = scores.pop() if scores else None
         return Quality(steps, found[:-1], found[-1], scores, real_score)
 
+    @styled
     def draw(
         self, model: Ddpm, images: ImageLike | Indexed = None, *, progress: Progress | None = None
     ) -> Drawn:

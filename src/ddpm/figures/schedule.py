@@ -14,6 +14,7 @@ from ddpm.data.inputs import ImageLike
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.figures.figure import Drawn, Figure
 from ddpm.figures.grid import to_picture
+from ddpm.figures.style import styled
 from ddpm.likelihood.plan import Plan
 from ddpm.model import Ddpm
 from ddpm.runtime.progress import Progress
@@ -64,6 +65,7 @@ class Schedule(Figure):
         """See `Figure.check`."""
         model.chain(self.plan)
 
+    @styled
     def draw(
         self, model: Ddpm, images: ImageLike | Indexed = None, *, progress: Progress | None = None
     ) -> Drawn:
