@@ -165,7 +165,9 @@ def test_a_model_takes_as_many_images_at_a_time_as_fit_unless_one_says(side, way
 def test_the_codec_takes_64_tiles_of_small_formats_and_fewer_of_large_ones(side):
     model = model_of(side)
     model.measure(images_of(side, 4), timesteps=2)
-    walk = Walk(model.for_codec(), 2, torch.ones(70, side, side).bool(), Counter(None, 140, ""))
+    model.learn_coding(images_of(side, 4), steps=1)
+    codec = model.for_codec()
+    walk = Walk(codec, codec.route(70, 2), [(side, side)] * 70, Counter(None, 140, ""))
     model.network.sizes.clear()
     walk.predict(walk.start, 1)
     assert model.network.sizes == ([64, 6] if side == 8 else [16, 16, 16, 16, 6])

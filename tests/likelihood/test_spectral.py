@@ -238,14 +238,15 @@ def test_the_models_that_come_along_load_as_before():
     model = load("cifar10-small", "cpu")
     assert model.denoising_error.calibration is not None
     assert model.chain(Plan(5)).variance_type == "analytic"
-    with pytest.raises(DdpmError, match=r"`ddpm measure RUN`"):
-        model.chain(Plan(5, variance="spectral"))
+    assert model.chain(Plan(5, variance="spectral")).rotation is not None
 
 
-def test_archives_know_nothing_of_it():
+def test_archives_have_the_variance_that_their_model_chose():
     model = measured_model()
-    assert model.for_codec().fingerprint == before(model).for_codec().fingerprint
-    assert model.for_codec().chain(3).rotation is None
+    for spectral in (False, True):
+        model.coding = replace(model.coding, spectral=spectral)
+        chain = model.for_codec().chain((3, 9, 19))
+        assert (chain.rotation is not None) == spectral
 
 
 def test_a_file_with_a_part_of_it_is_refused():
