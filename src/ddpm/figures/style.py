@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import matplotlib
+from cycler import cycler
 
 CURVES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 
 STYLE = {
-    "axes.prop_cycle": matplotlib.cycler(color=CURVES),  # type: ignore[attr-defined]
+    "axes.prop_cycle": cycler(color=CURVES),
     "font.size": 11,
     "lines.linewidth": 1.8,
 }
