@@ -83,6 +83,7 @@ def codec_line(precision: Precision, count: int, options: Options, device: torch
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, *sides), generator=generator).to(torch.uint8)
     model.measure(images, timesteps=8)
+    model.learn_coding(images, steps=20)
     model.compress(images[:1], steps=options.steps)  # warms up, and makes the codebooks
     made: dict[str, object] = {}
 
