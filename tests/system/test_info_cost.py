@@ -68,7 +68,7 @@ def test_the_words_follow_from_the_step(capsys, timed):
     assert rows["parameters"] == "35,746,307"
     assert rows["a step"].startswith("8.5 s: 3.76 images/s, 141 GFLOP/s")
     days = (800_000 * a_step + 750 * 129 * 0.25 / 3) / 86_400
-    assert rows["the whole run"].startswith(f"{days:.0f} days, of which 2.2 hours")
+    assert rows["the whole run"].startswith(f"{days:.0f} days, of which 2.5 hours")
     assert "572.1 MB" in rows["a checkpoint"]
     assert "1.7 GB are needed" in rows["a checkpoint"]
     assert "of 4 random images, timed 3 times" in rows["how"]

@@ -141,7 +141,7 @@ def time_rows(cost: Cost, step: StepTime | None, seconds: float) -> list[tuple[s
         speed += f", MFU {rate * cost.flops / peak:.0%}" if peak else ""
     steps, more = cost.seconds(step)
     whole = f"{duration(steps + more)}, of which {duration(more)} for grids of samples, their "
-    whole += "bits/dim and the denoising error at the end"
+    whole += "bits/dim, the denoising error and the last stage at the end"
     if training.max_minutes is not None and steps + more > 60 * training.max_minutes:
         reached = int(60 * training.max_minutes / (steps + more) * training.steps)
         whole += f"; --max-minutes {training.max_minutes:g} ends it near step {reached:,}"
