@@ -19,8 +19,8 @@ from torch import Tensor
 from ddpm.data.images import Shape
 from ddpm.errors import DdpmError, check
 from ddpm.evaluation.cifar10_classifier import cifar10_classifier
-from ddpm.evaluation.inception import SIZE, Inception, find_inception, without_tf32
-from ddpm.runtime.device import best_device
+from ddpm.evaluation.inception import SIZE, Inception, find_inception
+from ddpm.runtime.device import best_device, exact_arithmetic
 
 FeaturesName = Literal["pixels", "cifar10", "inception"]
 
@@ -85,7 +85,7 @@ class Cifar10:
 
     def __call__(self, images: UInt8[Tensor, "b c h w"]) -> Extracted:
         """See `Features`."""
-        with torch.inference_mode(), without_tf32(self.device):
+        with torch.inference_mode(), exact_arithmetic():
             x = images.to(self.device).float() / 127.5 - 1
             vectors = self.network.features(x)
             probabilities = self.network.head(vectors).softmax(dim=1)

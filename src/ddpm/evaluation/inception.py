@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,6 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ddpm.errors import DdpmError, check
+from ddpm.runtime.device import exact_arithmetic
 from ddpm.runtime.paths import exists, user_path
 
 NAME = "inception-2015-12-05.pt"
@@ -93,7 +92,7 @@ class Inception:
         """
         try:
             # TF32 would make the features those of a slightly different network.
-            with torch.inference_mode(), without_tf32(self.device):
+            with torch.inference_mode(), exact_arithmetic():
                 features = self.network(images.to(self.device), return_features=True)
                 probabilities = self.network(images.to(self.device), no_output_bias=True)
             return features.float(), probabilities.float()
@@ -104,17 +103,3 @@ class Inception:
                 f"{self.path} is another network: it cannot be called with uint8 images and "
                 f"return_features=True or no_output_bias=True; get {NAME} from {PUBLISHED}"
             ) from error
-
-
-@contextmanager
-def without_tf32(device: torch.device) -> Iterator[None]:
-    """Convolutions of a GPU in full float32."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
