@@ -1,23 +1,9 @@
 """Models of 256 grey levels, as photographs have them, that compress."""
 
-from contextlib import contextmanager
-
-import torch
-
 from ddpm.data.images import ImageFormat
 from ddpm.model import Ddpm
+from ddpm.runtime.threads import one_thread
 from helpers import tiny_images, tiny_model
-
-
-@contextmanager
-def one_thread():
-    """Pictures of 8x8 pixels gain nothing from more, and lose much on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def full_range_model(channels):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +24,7 @@ from ddpm.codec.integer_network import IntegerNetwork, Layer
 from ddpm.codec.snapping import MARGIN, Grid, to_bytes
 from ddpm.codec.windows import OUTSIDE, REACH, Layout, Sizes
 from ddpm.errors import check
+from ddpm.runtime.threads import one_thread
 
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
@@ -269,17 +269,6 @@ class LastStage:
         found = np.concatenate([x.detach().cpu().double().numpy().reshape(-1) for x in xstart])
         check(bool(np.isfinite(found).all()), "the predicted x_0 is not finite")
         return found
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Arithmetic on one thread: a wave is so little work that others would only be waited for."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _sizes(images: Images) -> Sizes:

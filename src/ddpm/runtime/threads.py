@@ -11,6 +11,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -26,6 +27,17 @@ def limit_threads() -> None:
     if found < before and not any(os.environ.get(name) for name in GIVEN):
         torch.set_num_threads(found)
         log.info("%d threads instead of %d, since so many CPUs may be used", found, before)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Arithmetic on one thread: of little work others would only be waited for."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
