@@ -153,7 +153,9 @@ def test_integers_cost_what_the_floats_cost(channels, levels):
     nats = network.nats(network(x), pixels, centres, levels)
     frozen = network.frozen()
     stage_bits = exact_bits(frozen, pool, tries, levels, images, xstart)
-    assert abs(float(nats.detach().mean()) / np.log(2) - stage_bits) < 0.004 * channels
+    # Of 17 levels a pixel costs 0.92 bits here, 0.0027 of them by the rounding of the network.
+    limit = 0.003 if levels == 17 else 0.002
+    assert abs(float(nats.detach().mean()) / np.log(2) - stage_bits) < limit * channels
 
 
 class Every(np.random.Generator):
