@@ -122,6 +122,31 @@ def test_a_part_can_be_completed_with_likely_detail(model, held_out):
     assert whole.exact
 
 
+def test_exact_pixels_stay_and_the_others_are_completed(model, held_out):
+    file = parse(model.compress(list(held_out), steps=5))
+    whole = len(file.payload)
+    lengths = [whole * part // 20 for part in range(20)]
+    shown = {
+        kind: decompress_beginnings(model.for_codec(), file, lengths, reconstruct=kind)
+        for kind in ("mean", "sample", "average")
+    }
+    inside = [i for i, part in enumerate(shown["mean"]) if part.steps == 4]
+    assert len(inside) > 3
+    wrong = {
+        kind: [int((torch.stack(parts[i].images) != held_out).sum()) for i in inside]
+        for kind, parts in shown.items()
+    }
+    for i in inside[1:]:
+        first = [parts[i].images[0][0, 0, 0] for parts in shown.values()]
+        assert first == [held_out[0, 0, 0, 0]] * 3  # the first wave of the last stage
+        different = [torch.stack(parts[i].images) for parts in shown.values()]
+        assert not torch.equal(different[0], different[1])
+        assert not torch.equal(different[1], different[2])
+    for counts in wrong.values():
+        assert counts == sorted(counts, reverse=True)
+        assert counts[-1] < 0.2 * counts[0]
+
+
 def test_images_of_all_sizes_in_one_file(model):
     sizes = [(8, 8), (1, 1), (3, 17), (20, 5)]
     images = [torch.randint(0, 17, (1, *size), dtype=torch.uint8) for size in sizes]

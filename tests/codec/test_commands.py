@@ -89,7 +89,7 @@ MISTAKES = {
     "another version": lambda r, f, p: ["decompress", r, damaged(f, p / "d", 1), "-o", "y"],
     "a damaged header": lambda r, f, p: ["decompress", r, damaged(f, p / "d", 8), "-o", "y"],
     "a cut header": lambda r, f, p: ["decompress", r, str(f), "-o", "y", "--bytes", "7"],
-    "a damaged end": lambda r, f, p: ["decompress", r, damaged(f, p / "d", -1), "-o", "y"],
+    "damaged pixels": lambda r, f, p: ["decompress", r, damaged(f, p / "d", -20), "-o", "y"],
 }
 
 

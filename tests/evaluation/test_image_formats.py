@@ -16,6 +16,7 @@ from ddpm.evaluation.image_formats import (
     available_formats,
     lossless_bytes,
     lossy_curve,
+    lossy_files,
     sheet,
 )
 
@@ -48,10 +49,27 @@ def test_lossless_sizes_are_those_of_whole_files():
 
 def test_a_better_quality_takes_more_bytes_and_errs_less():
     points = lossy_curve(digits("test").images[:40], DIGITS, "JPEG")
-    assert len(points) == len(QUALITIES)
+    assert 1 < len(points) <= len(QUALITIES)
     sizes, errors = zip(*points, strict=True)
-    assert sizes[0] < sizes[-1]
+    assert list(sizes) == sorted(set(sizes))
+    assert list(errors) == sorted(set(errors), reverse=True)
     assert errors[0] > 10 * errors[-1] > 0
+
+
+def test_no_file_of_a_curve_could_be_replaced_by_a_smaller_one():
+    colours = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 3, 16, 16), np.uint8))
+    image_format = ImageFormat(3, 16, 16)
+    pixels = sheet(colours, image_format)
+    files = lossy_files(pixels, "JPEG")
+    assert len(files) == 2 * len(QUALITIES)  # colours at half their size, and at their whole
+    points = lossy_curve(colours, image_format, "JPEG")
+    for size, back in files:
+        mse = float(np.square(back.astype(float) - pixels).mean())
+        assert min(m for s, m in points if s <= size) <= mse
+    assert min(m for _, m in points) < 0.5 * min(
+        np.square(back.astype(float) - pixels).mean() for _, back in files[::2]
+    )
+    assert lossy_files(pixels, "PNG") == []
 
 
 def test_only_what_can_be_written_is_offered_and_only_pictures_are_taken():

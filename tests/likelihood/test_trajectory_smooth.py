@@ -16,6 +16,7 @@ from ddpm.likelihood.ode_error import POWER, VARIANCES, ode_costs, spectrum
 from ddpm.likelihood.plan import Plan
 from ddpm.likelihood.trajectory import (
     cheapest,
+    cheapest_of_each,
     even_timesteps,
     optimal_timesteps,
     quadratic_timesteps,
@@ -99,6 +100,8 @@ def test_the_path_equals_brute_force():
         found = cheapest(costs, ends, k).tolist()
         assert len(found) == k
         assert price(found) == pytest.approx(min(map(price, candidates)))
+    for k, path in enumerate(cheapest_of_each(costs, ends, 9), 1):
+        assert path.tolist() == cheapest(costs, ends, k).tolist()
 
 
 @pytest.mark.parametrize("steps", [5, 10, 20])

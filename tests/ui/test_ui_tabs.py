@@ -16,6 +16,7 @@ from PIL import Image
 from ddpm import Plan
 from ddpm.data.images import ImageFormat, byte_mse, psnr
 from ddpm.errors import DdpmError
+from ddpm.evaluation.image_formats import QUALITIES
 from ddpm.latents import inpaint, interpolate
 from ddpm.loading import load
 from ddpm.pretrained import FOLDER, pretrained
@@ -134,7 +135,7 @@ def test_other_formats_have_at_most_as_many_bytes_and_are_as_close_as_they_can_b
 def test_colours_are_also_written_at_their_whole_size():
     image = examples(ImageFormat(3, 32, 32))[5].image
     rivals = compressing.rivals_of(image, ImageFormat(3, 32, 32), "JPEG")
-    assert len(rivals) == 2 * len(compressing.QUALITIES)
+    assert len(rivals) == 2 * len(QUALITIES)
     pixels = Image.fromarray(image.permute(1, 2, 0).numpy())
     sizes = {}
     for subsampling in (0, 2):

@@ -49,7 +49,7 @@ def compress(
         images: grey levels of the model's channels, of any sizes.
         names: of the images, relative paths; left out by default.
         steps: K, the network calls an image takes; those that cost least by default.
-        last_timestep: where the last stage takes over; where it costs least by default.
+        last_timestep: where the last stage takes over; see `ddpm.codec.planning` for the default.
         progress: counts (tile, step) pairs, to encode and to see that the file decodes.
         spent: filled in with where the bits went.
 

@@ -232,12 +232,16 @@ def receive(
             if len(found) == len(lengths):
                 return found
             x = walk.advance(p, tree.vector(path))
-        xstart, stage = walk.xstart(walk.predict(x, 0)), walk.model.coding.last_stage
-    begin = -(-bits.position // 8)
+        p = walk.predict(x, 0)
+    xstart, stage = walk.xstart(p), walk.model.coding.last_stage
+    begin, guess = -(-bits.position // 8), Blocks()
     for length in lengths[len(found) :]:
         whole = length == complete
         code = payload[begin:length]
-        images, _ = stage.decode(code, walk.sizes, xstart, walk.route.last, whole)
+        images, known = stage.decode(code, walk.sizes, xstart, walk.route.last, whole)
+        if reconstruct != "mean" and not whole:
+            guess = guess or _guess(walk, p, x, 0, reconstruct)
+            images = [torch.where(*parts) for parts in zip(known, images, guess, strict=True)]
         found.append(Received(images, last + whole))
     return found
 
@@ -257,6 +261,7 @@ def _receive_step(
     return tree, bits.integers(tree.bits)
 
 
+@torch.inference_mode()
 def _guess(walk: Walk, p: PMeanVariance, x: Tensor, index: int, reconstruct: Reconstruct) -> Blocks:
     """The blocks of a path that arrived down to `index` only."""
     if reconstruct == "mean":

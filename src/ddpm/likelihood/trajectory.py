@@ -122,14 +122,30 @@ def cheapest(costs: Array, ends: Array, k: int) -> Timesteps:
         ends: [T], of the step from t to the image.
         k: 1..T.
     """
-    best, choices = ends, []
+    return _down(_choices(costs, ends, k))
+
+
+def cheapest_of_each(costs: Array, ends: Array, most: int) -> list[Timesteps]:
+    """`cheapest` for every k from 1 to `most`, in the time of the last."""
+    choices = _choices(costs, ends, most)
+    return [_down(choices[:k]) for k in range(1, most + 1)]
+
+
+def _choices(costs: Array, ends: Array, k: int) -> list[Timesteps]:
+    """[T] for each number of steps that may be left, from 0: where to go from t, then."""
+    best, choices = ends, [np.arange(len(ends))]
     for _ in range(k - 1):
         through = costs + best[None, :]
         choice = through.argmin(axis=1)
         choices.append(choice)
         best = np.take_along_axis(through, choice[:, None], axis=1)[:, 0]
-    steps = [len(ends) - 1]
-    for choice in reversed(choices):
+    return choices
+
+
+def _down(choices: list[Timesteps]) -> Timesteps:
+    """The path from T-1 that the choices make, rising."""
+    steps = [len(choices[0]) - 1]
+    for choice in reversed(choices[1:]):
         steps.append(int(choice[steps[-1]]))
     return np.array(steps[::-1])
 

@@ -14,16 +14,12 @@ from torch import Tensor
 from ddpm.codec import Decompressed, decompress_beginnings, parse
 from ddpm.data.images import ImageFormat, byte_mse, psnr
 from ddpm.errors import check
-from ddpm.evaluation.image_formats import QUALITIES, available_formats, write
+from ddpm.evaluation.image_formats import available_formats, lossy_files, write
 from ddpm.model import Ddpm
 from ddpm.ui.uploads import LARGEST
 from ddpm.ui.work import Work
 
 COMPARED = ("JPEG", "WebP", "JPEG XL", "AVIF")
-SUBSAMPLINGS: dict[str, list[dict[str, object]]] = {  # colours at half the size, and at the whole
-    "JPEG": [{"subsampling": 2}, {"subsampling": 0}],
-    "AVIF": [{"subsampling": "4:2:0"}, {"subsampling": "4:4:4"}],
-}
 PLACES = 33  # beginnings of a file that are decoded at once, for the curve
 IMAGES = 16  # of one archive that the page shows
 
@@ -171,16 +167,10 @@ def rivals_of(image: Tensor, image_format: ImageFormat, name: str) -> list[Rival
     kind = available_formats()[name]
     pixels = image_format.to_bytes(image.permute(1, 2, 0).numpy())
     pixels = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
-    colours: list[dict[str, object]] = SUBSAMPLINGS.get(name, [{}]) if pixels.ndim == 3 else [{}]
-    options = [
-        {**(kind.lossy or {}), **colour, "quality": quality}
-        for quality in QUALITIES
-        for colour in colours
-    ]
-    options += [kind.lossless] if kind.lossless else []
+    files = lossy_files(pixels, name)
+    files += [write(pixels, kind, kind.lossless)] if kind.lossless else []
     found = []
-    for option in options:
-        size, back = write(pixels, kind, option)
+    for size, back in files:
         mse = float(np.square(back.astype(float) - pixels).mean())
         found.append(Rival(size, psnr(mse), Image.fromarray(back)))
     return sorted(found, key=lambda rival: rival.bytes)
