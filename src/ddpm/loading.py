@@ -22,6 +22,8 @@ from ddpm.errors import DdpmError, check
 from ddpm.interop.diffusers import is_diffusers
 from ddpm.interop.source import read_foreign
 from ddpm.likelihood.denoising_error import PREFIX, DenoisingError
+from ddpm.likelihood.held_out import PREFIX as HELD_OUT
+from ddpm.likelihood.held_out import HeldOut
 from ddpm.model import Ddpm
 from ddpm.pretrained import pretrained
 from ddpm.runs.checkpoint import TRAINING, Tensors, load_checkpoint, save_checkpoint
@@ -36,7 +38,8 @@ log = logging.getLogger("ddpm")
 RUNS = Path("runs")  # where commands put runs
 
 # What the names of a checkpoint's tensors begin with.
-KNOWN = ("ema.", "diffusion.betas", PREFIX, CODING, *(f"{prefix}." for prefix in TRAINING))
+MEASURED = (PREFIX, CODING, HELD_OUT)
+KNOWN = ("ema.", "diffusion.betas", *MEASURED, *(f"{prefix}." for prefix in TRAINING))
 
 
 def model_from_checkpoint(tensors: Tensors, metadata: dict[str, Any], path: Path) -> Ddpm:
@@ -60,13 +63,14 @@ def model_from_checkpoint(tensors: Tensors, metadata: dict[str, Any], path: Path
         history = History.read(metadata["history"])
         measured = DenoisingError.from_tensors(tensors)
         coding = Coding.from_tensors(tensors)
+        held_out = HeldOut.from_tensors(tensors)
     except DdpmError as error:
         raise DdpmError(f"{path} cannot be loaded: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DdpmError(f"{path} does not hold the model that it describes ({reason})") from error
     network.requires_grad_(False)
-    return Ddpm(config, image_format, network, diffusion, history, measured, coding)
+    return Ddpm(config, image_format, network, diffusion, history, measured, coding, held_out)
 
 
 def load(
@@ -200,9 +204,11 @@ def store_measured(model: Ddpm, file: Path) -> None:
     if facts is not None and adopted:
         described["history"] |= {"data": model.history.data, "facts": asdict(facts)}
         described["config"]["data"]["path"] = model.config.data.path
-    kept = {name: value for name, value in tensors.items() if not name.startswith((PREFIX, CODING))}
-    coding = model.coding.tensors() if model.coding else {}
-    save_checkpoint(file, kept | model.denoising_error.tensors() | coding, described)
+    kept = {name: value for name, value in tensors.items() if not name.startswith(MEASURED)}
+    parts = [part for part in (model.denoising_error, model.coding, model.held_out) if part]
+    for part in parts:
+        kept |= part.tensors()
+    save_checkpoint(file, kept, described)
     if adopted and run is not None and run.config.is_file():
         said: dict[str, Any] = {}
         with contextlib.suppress(TypeError, ValueError):  # a damaged one is written anew

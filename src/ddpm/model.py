@@ -23,6 +23,7 @@ from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.errors import check, whole_number
 from ddpm.likelihood.bound import Bound, evaluate_bound
 from ddpm.likelihood.denoising_error import IMAGES, DenoisingError, measure_denoising_error
+from ddpm.likelihood.held_out import HeldOut
 from ddpm.likelihood.plan import Plan
 from ddpm.likelihood.representation import activations
 from ddpm.likelihood.sampling_plan import sampler_and_plan
@@ -55,6 +56,7 @@ class Ddpm(Compression):
         denoising_error: once it was measured: an optimal trajectory, the analytic variance and
             compression need it.
         coding: once it was learned: what compression needs besides.
+        held_out: once it was measured: bits/dim of images that it was not trained on.
         precision: in which the network computes; what the configuration says by default. With auto
             images are drawn on a CPU in the faster one (`drawing_precision`), and all else is
             computed in fp32 there.
@@ -73,6 +75,7 @@ class Ddpm(Compression):
     history: History = field(default_factory=History)
     denoising_error: DenoisingError | None = None
     coding: Coding | None = None
+    held_out: HeldOut | None = None
     precision: Precision | None = None
     label: int | None = None
     guidance: float = 1.0
@@ -423,7 +426,9 @@ class Ddpm(Compression):
             self.label is None,
             "a file holds a model for all its classes; save it without one (model.given(None))",
         )
-        weights, coding = self.network.state_dict(), self.coding.tensors() if self.coding else {}
-        tensors = model_tensors(weights, self.diffusion, self.denoising_error, coding)
+        besides = self.coding.tensors() if self.coding else {}
+        besides |= self.held_out.tensors() if self.held_out else {}
+        weights = self.network.state_dict()
+        tensors = model_tensors(weights, self.diffusion, self.denoising_error, besides)
         described = description(self.config, self.format, self.history)
         save_checkpoint(user_path(path), tensors, described)

@@ -397,7 +397,7 @@ def test_the_figures_of_the_codec_add_up(model, held_out):
 
 
 def many(n, seed=0):
-    """Images of the model's size and one that is larger than a part."""
+    """Images of the model's size and a long one."""
     random = torch.Generator().manual_seed(seed)
     images = [
         torch.randint(0, 17, (1, 8, 8), generator=random, dtype=torch.uint8) for _ in range(n)

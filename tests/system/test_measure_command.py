@@ -12,16 +12,19 @@ from ddpm.cli import main
 from ddpm.cli.measure import about
 from ddpm.cli.sample import Sample, batch_size
 from ddpm.data.content import DataFacts, data_facts
+from ddpm.data.digits import digits
 from ddpm.data.images import ImageFormat
 from ddpm.data.open import open_data
 from ddpm.errors import DdpmError
+from ddpm.evaluation.held_out import IMAGES, judging_plan
 from ddpm.loading import load
 from ddpm.model import Ddpm
 from ddpm.provenance import read_provenance
 from ddpm.runs.folder import RunFolder
 from ddpm.runs.history import History
+from ddpm.training import train
 from full_range import one_thread
-from helpers import checkpoint_path, tensors_of, tiny_model
+from helpers import checkpoint_path, tensors_of, tiny_config, tiny_model
 from mistakes import everything_below, refused
 from runs.small_run import pictures, settings, write
 
@@ -71,8 +74,8 @@ def measured(place):
 
 
 def weights_of(run):
-    """All tensors of a run but the denoising error and the last stage."""
-    tensors, learned = tensors_of(run), ("denoising", "codec")
+    """All tensors of a run but the denoising error, the last stage and held-out images' bits."""
+    tensors, learned = tensors_of(run), ("denoising", "codec", "held_out")
     return {name: value for name, value in tensors.items() if not name.startswith(learned)}
 
 
@@ -103,6 +106,39 @@ def test_the_settings_of_the_run_say_so_too_and_keep_the_rest(measured):
     assert found["data"]["path"] == "pets"
     assert found["data"] == json.loads(json.dumps(model.config.to_dict()["data"]))
     assert History.read({"facts": found["images"]}).facts == model.history.facts
+
+
+def test_bits_of_held_out_images_are_kept_beside_which_others_are_judged(measured):
+    model = load("run")
+    images = open_data("pets", "test", image_size=8, channels=1)
+    found = model.bound(images[torch.arange(4)], plan=judging_plan(model)).total
+    assert model.held_out is not None
+    assert model.held_out.name == images.name
+    assert model.held_out.bits_per_dim == pytest.approx(tuple(map(float, found)))
+    model.save("elsewhere.safetensors")
+    assert load("elsewhere.safetensors").held_out == model.held_out
+
+
+def test_data_without_held_out_images_are_said_to_have_none(place, capsys):
+    assert main([*MEASURE[:3], "others", *MEASURE[4:]]) == 0
+    assert "no held-out images" in capsys.readouterr().out
+    assert load("run").held_out is None
+
+
+def test_bits_of_held_out_images_are_those_of_other_weights_once_training_goes_on(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config(steps=2, save_every=2, last_stage_steps=2)
+    train(config, digits("train"), "run")
+    assert main(["measure", "run", "--images", "4", "--last-stage-steps", "0"]) == 0
+    assert load("run").held_out.name == "digits (test)"
+    assert len(load("run").held_out.bits_per_dim) == IMAGES
+    again = train(config, digits("train"), "run", resume=True)  # which is complete
+    assert load(again.checkpoint).held_out is not None
+    more = replace(config, training=replace(config.training, steps=3))
+    result = train(more, digits("train"), "run", resume=True)
+    assert load(result.checkpoint).held_out is None
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", ""])
@@ -290,12 +326,14 @@ def test_before_it_begins_it_says_how_long_it_will_take(place, monkeypatch, opti
     assert main(["measure", "run", "--data", "pets", *options, *last]) == 0
     assert told[0].startswith(words)
     assert told[0].endswith(
-        "; fewer with --images or --timesteps; then 3 steps of training of the last stage"
+        "; fewer with --images or --timesteps; then 3 steps of training of the last stage and 80 "
+        "evaluations of 4 held-out images"
     )
     total = int(words.split(": ")[1].split()[0])
     steps = [step for step in told if isinstance(step, tuple)]
     assert (total, total) in steps
-    assert steps[-1] == (3, 3)
+    assert (3, 3) in steps
+    assert steps[-1] == (80, 80)
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ class Decompress:
     """Use only this part of the file, 0..1."""
     given: Annotated[Given, tyro.conf.arg(name="")] = field(default_factory=Given)
     reconstruct: Reconstruct = "mean"
-    """What a beginning decodes to: mean, the predicted image; sample, which looks real; average,
-    the mean of several samples, which errs least and takes longest."""
+    """What a beginning decodes to: mean, the predicted image, which errs least; sample, which
+    looks real; average, the mean of several samples, which takes longest."""
     only: tuple[str, ...] = ()
     """Names of the images that are wanted, or numbers from 0; all by default."""
     names: bool = True

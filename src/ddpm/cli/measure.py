@@ -17,7 +17,9 @@ from ddpm.cli.parse import parse, positional, say, typed
 from ddpm.cli.progress import progress_bar
 from ddpm.codec.learning import usual_steps
 from ddpm.data import ImageSource
+from ddpm.data.open import NoHeldOut
 from ddpm.errors import check
+from ddpm.evaluation.held_out import STEPS, judged, measure_held_out
 from ddpm.likelihood.denoising_error import (
     IMAGES,
     MEASURED,
@@ -42,7 +44,8 @@ class Measure:
 
     An optimal trajectory, the analytic and spectral variances and compression need the error; the
     samplers that add no noise draw better with the calibration. A model that came from elsewhere
-    also learns here, from --data, what images it was trained on.
+    also learns here, from --data, what images it was trained on. Bits/dim of some held-out images,
+    if the data have any, are kept too, beside which `ddpm ui` shows those of an image.
     """
 
     data: Annotated[str | None, tyro.conf.arg(name="data")] = None
@@ -83,6 +86,7 @@ def run(argv: Sequence[str]) -> int:
     adopted = args.data is not None and came_from_elsewhere(model)
     if args.data is not None and adopted:
         adopt(model, args.data, source)
+    judges = held_out_images(model, args.data)
     missing = lacking(model, args)
     before = model.denoising_error if missing else None
     if missing:
@@ -90,7 +94,7 @@ def run(argv: Sequence[str]) -> int:
             f"the denoising error was measured before there was {' and '.join(missing)}; what is "
             "missing is added, and the error stays as it is, for archives that need it"
         )
-    say(forecast(model, source, args))
+    say(forecast(model, source, args, judges))
     with progress_bar() as progress:
         error = model.measure(
             source,
@@ -104,6 +108,8 @@ def run(argv: Sequence[str]) -> int:
         kept = before is not None and model.coding is not None
         if args.last_stage_steps != 0 and not model.diffusion.learns_variance and not kept:
             model.learn_coding(source, steps=args.last_stage_steps, progress=progress)
+        if judges is not None:
+            model.held_out = measure_held_out(model, judges, progress)
     if args.out:
         parallel.on_main(lambda: model.save(file))
     else:
@@ -125,18 +131,37 @@ def check_given(args: Measure) -> None:
         check(value is None or value >= low, f"--{name} must be at least {low}, got {value}")
 
 
+def held_out_images(model: Ddpm, path: str | None) -> ImageSource | None:
+    """Those that the model is judged by; None if the data have none."""
+    try:
+        return open_for(model, path, "test")
+    except NoHeldOut:
+        return None
+
+
+def held_out_words(model: Ddpm) -> list[str]:
+    """What held-out images take."""
+    held = model.held_out
+    if held is None:
+        return ["the data have no held-out images, beside which others could be judged"]
+    mean = sum(held.bits_per_dim) / len(held.bits_per_dim)
+    return [f"{len(held.bits_per_dim):,} held-out images of {held.name}: {mean:.3f} bits/dim"]
+
+
 def conclude(model: Ddpm, error: DenoisingError, images: str, file: Path, name: str) -> None:
     """What was measured, where it is, and what it is good for."""
     tell(
         timesteps=len(error.timesteps),
         images=error.images,
         bits_per_dim_of_last_stage=last_stage_costs(model),
+        bits_per_dim_of_held_out=list(model.held_out.bits_per_dim) if model.held_out else [],
     )
     finish(
         f"denoising error at {len(error.timesteps)} timesteps, measured on {error.images:,} images "
         f"of {images}: in {file}",
         calibration_words(error),
         *last_stage_words(model),
+        *held_out_words(model),
         made=[file],
         then={
             f"ddpm compress {name} FOLDER -o FILE.ddpm": "images into one file",
@@ -228,7 +253,7 @@ def last_stage_costs(model: Ddpm) -> dict[int, float]:
     return {} if model.coding is None else dict(model.coding.ends)
 
 
-def forecast(model: Ddpm, source: ImageSource, args: Measure) -> str:
+def forecast(model: Ddpm, source: ImageSource, args: Measure, judges: ImageSource | None) -> str:
     """A sentence about how long it will take, from a network call or two on the first images."""
     images = min(args.images, len(source))
     steps = len(measured_timesteps(model.diffusion.num_timesteps, args.timesteps))
@@ -244,11 +269,15 @@ def forecast(model: Ddpm, source: ImageSource, args: Measure) -> str:
             break
     mine = -(-steps // parallel.size())
     training = usual_steps(model.format) if args.last_stage_steps is None else args.last_stage_steps
-    then = f"; then {training:,} steps of training of the last stage" if training else ""
+    then = [f"{training:,} steps of training of the last stage"] if training else []
+    if judges is not None:
+        count = judged(model, judges)
+        calls = count * min(STEPS, model.diffusion.num_timesteps)
+        then.append(f"{calls:,} evaluations of {count:,} held-out image{'s' * (count > 1)}")
     return (
         f"measuring {steps:,} timesteps of {images:,} image{'s' * (images > 1)}: "
         f"{steps * images:,} evaluations, {about(mine * images / size * seconds)}; fewer with "
-        f"--images or --timesteps{then}"
+        f"--images or --timesteps{'; then ' * bool(then)}{' and '.join(then)}"
     )
 
 

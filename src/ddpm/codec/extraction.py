@@ -21,7 +21,7 @@ from ddpm.codec.header import (
     parse,
 )
 from ddpm.codec.model import CodecModel
-from ddpm.codec.parts import Block, parts, tiles_of_a_part
+from ddpm.codec.parts import Block, parts, tiles_of_a_block, tiles_of_a_part
 from ddpm.codec.tiles import Size, grid
 from ddpm.codec.transmission import Reconstruct, Walk, receive
 from ddpm.data.images import ImageFormat
@@ -175,8 +175,13 @@ def check_file(model: CodecModel, file: File) -> None:
         check(len(header.parts) == 1 and values <= EXPANSION * header.length, DAMAGED)
         return
     tiles = repeat * sum(math.prod(grid(size, shape)) for size in sizes)
-    room = tiles_of_a_part(shape) * len(header.parts)
-    check(tiles <= room and (header.route is None or model.can_walk(header.route)), DAMAGED)
+    small = max(math.prod(grid(size, shape)) for size in sizes) <= tiles_of_a_part(shape)
+    most = tiles_of_a_part(shape) if small else tiles_of_a_block(shape)
+    check(
+        tiles <= most * len(header.parts)
+        and (header.route is None or model.can_walk(header.route)),
+        DAMAGED,
+    )
 
 
 def _decode(

@@ -1,8 +1,9 @@
 """Images of any number and size as parts that are coded one after another in bounded memory.
 
 An image is cut into blocks, all but the last ones as large as BLOCK allows; a block is what the
-last stage sees as a whole. Consecutive blocks make a part: a diffusion path of all their tiles,
-then their exact pixels.
+last stage sees as a whole. A block, or consecutive small ones, make a part: a diffusion path of all
+their tiles, then their exact pixels. So a beginning shows a large picture as a whole, and of many
+small ones each is read for the price of few others.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from ddpm.codec.tiles import Size, grid
 from ddpm.data.images import Shape
 
-BLOCK = 256  # pixels along a side of a block, or one tile if that is larger
+BLOCK = 1024  # pixels along a side of a block, or one tile if that is larger
+PART = 256  # along that of a square whose tiles are the most that small blocks share
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,17 @@ def blocks(number: int, size: Size, shape: Shape) -> Iterator[Block]:
 
 
 def tiles_of_a_part(shape: Shape) -> int:
-    """The most tiles of the model's size that a part has: those of a full block."""
+    """The most tiles of the model's size that a part of several blocks has."""
+    return max(PART // shape[1], 1) * max(PART // shape[2], 1)
+
+
+def tiles_of_a_block(shape: Shape) -> int:
+    """The most that a part of one block has."""
     return max(BLOCK // shape[1], 1) * max(BLOCK // shape[2], 1)
 
 
 def parts(sizes: Iterable[Size], shape: Shape) -> Iterator[list[Block]]:
-    """Consecutive blocks together, as many as there is room for in the tiles of one full block.
+    """Consecutive blocks together, as many as have the tiles of a part; a larger one alone.
 
     Args:
         sizes: of all images.
@@ -71,7 +78,7 @@ def parts(sizes: Iterable[Size], shape: Shape) -> Iterator[list[Block]]:
     for number, size in enumerate(sizes):
         for block in blocks(number, size, shape):
             rows, columns = grid(block.size, shape)
-            if tiles + rows * columns > most:
+            if found and tiles + rows * columns > most:
                 yield found
                 found, tiles = [], 0
             found.append(block)

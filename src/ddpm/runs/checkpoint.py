@@ -163,17 +163,17 @@ def description(config: Config, image_format: ImageFormat, history: History) -> 
 
 
 def model_tensors(
-    weights: Tensors, diffusion: GaussianDiffusion, error: DenoisingError | None, coding: Tensors
+    weights: Tensors, diffusion: GaussianDiffusion, error: DenoisingError | None, besides: Tensors
 ) -> Tensors:
     """What a file holds of a model: averaged weights, betas and, if there are any, the denoising
-    error and what it has learned for compression.
+    error and what it has learned besides.
 
     Args:
         weights: the state of the network, by name.
         diffusion: the whole chain.
         error: the denoising error.
-        coding: the tensors of a `ddpm.codec.Coding`.
+        besides: the tensors of a `ddpm.codec.Coding`, and those of held-out images.
     """
     tensors = {f"ema.{name}": value for name, value in weights.items()}
     tensors["diffusion.betas"] = torch.from_numpy(diffusion.schedule.betas.copy())
-    return tensors | (error.tensors() if error else {}) | coding
+    return tensors | (error.tensors() if error else {}) | besides

@@ -180,7 +180,7 @@ class Session:
         for batch in saved_on_errors(parallel.lockstep(self.batches), self.save):
             known = () if batch.labels is None else (batch.labels,)
             self.losses.append(self.step(batch.images, *known))
-            state.denoising_error = state.coding = None  # they were those of other weights
+            state.denoising_error = state.coding = state.held_out = None  # were of other weights
             state.seconds = self.earlier + time.monotonic() - self.begun
             ended = state.step == training.steps
             due = state.step % training.save_every == 0

@@ -18,6 +18,7 @@ from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.diffusion.learned import without_schedule
 from ddpm.errors import DdpmError, check
 from ddpm.likelihood.denoising_error import DenoisingError
+from ddpm.likelihood.held_out import HeldOut
 from ddpm.model import Ddpm
 from ddpm.networks.sharding import full_tensor, is_sharded, shard, shard_like
 from ddpm.runs.checkpoint import Tensors, description, model_tensors, save_checkpoint
@@ -59,6 +60,7 @@ class TrainingState:
     precision: Floats | None = None
     denoising_error: DenoisingError | None = None
     coding: Coding | None = None
+    held_out: HeldOut | None = None
 
     def __post_init__(self) -> None:
         training = self.config.training
@@ -107,6 +109,7 @@ class TrainingState:
             history=self.history,
             denoising_error=self.denoising_error,
             coding=self.coding,
+            held_out=self.held_out,
         )
 
     @property
@@ -127,8 +130,9 @@ class TrainingState:
             DdpmError: it cannot be written, or a weight is no longer finite.
         """
         averages = {k: full_tensor(v) for k, v in self.ema.network.state_dict().items()}
-        coding = self.coding.tensors() if self.coding else {}
-        tensors = model_tensors(averages, self.diffusion, self.denoising_error, coding)
+        besides = self.coding.tensors() if self.coding else {}
+        besides |= self.held_out.tensors() if self.held_out else {}
+        tensors = model_tensors(averages, self.diffusion, self.denoising_error, besides)
         for name, value in self.network.state_dict().items():
             tensors[f"network.{name}"] = full_tensor(value)
         tensors |= self.optimizers.tensors()
@@ -216,6 +220,7 @@ class TrainingState:
             self.seconds = history.seconds - history.seconds_before
             self.denoising_error = DenoisingError.from_tensors(tensors)
             self.coding = Coding.from_tensors(tensors)
+            self.held_out = HeldOut.from_tensors(tensors)
             self.optimizers.restore(tensors, self.step)
         except DdpmError:
             raise

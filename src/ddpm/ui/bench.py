@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ddpm.data.foreign import HEAD, what_bytes_are
 from ddpm.errors import DdpmError, check
+from ddpm.likelihood.held_out import HeldOut
 from ddpm.model import Ddpm
 from ddpm.ui.examples import examples
-from ddpm.ui.likely import HeldOut, held_out
+from ddpm.ui.likely import held_out
 from ddpm.ui.sessions import Inbox, Sessions
 from ddpm.ui.uploads import base_name, exact, fitted
 from ddpm.ui.work import Desk, Work

@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 from ddpm.data.open import open_data
 from ddpm.errors import DdpmError
+from ddpm.evaluation.held_out import judging_plan, measure_held_out
 from ddpm.likelihood.bound import Bound
-from ddpm.likelihood.plan import Plan
+from ddpm.likelihood.held_out import HeldOut
 from ddpm.model import Ddpm
-from ddpm.pretrained import FOLDER
-from ddpm.provenance import fingerprint
 from ddpm.ui.charts import Curve, curves, histogram
 from ddpm.ui.pictures import table, words
 from ddpm.ui.work import Work
-
-STEPS = 50  # of the chain whose bound it is
-IMAGES = 64  # held-out images that are measured where they are at hand
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Bits/dim of images that a model was not trained on.
-
-    Args:
-        values: of each.
-        name: of the images.
-    """
-
-    values: list[float]
-    name: str
 
 
 @dataclass(frozen=True)
@@ -52,33 +32,18 @@ class Likelihood:
     held_out: HeldOut | None
 
 
-def plan_of(model: Ddpm) -> Plan:
-    """The chain that images are measured with: the best known of STEPS steps."""
-    return Plan(min(STEPS, model.diffusion.num_timesteps))
-
-
 def measure(
     model: Ddpm, image: UInt8[Tensor, "c h w"], held_out: HeldOut | None, work: Work
 ) -> Likelihood:
     """Every term of one image's bound."""
-    return Likelihood(model.bound(image[None], plan=plan_of(model), progress=work), held_out)
-
-
-def kept_held_out(model: Ddpm, folder: Path = FOLDER) -> HeldOut | None:
-    """What is kept beside the models that come with the package, if it is this very model's."""
-    for file in sorted(folder.glob("*.held-out.json")):
-        found = json.loads(file.read_bytes())
-        if found["model"] == fingerprint(model):
-            return HeldOut(found["bits_per_dim"], found["images"])
-    return None
+    return Likelihood(model.bound(image[None], plan=judging_plan(model), progress=work), held_out)
 
 
 def held_out(model: Ddpm, work: Work) -> HeldOut | None:
-    """Bits/dim of the model's held-out images: those that are kept, or those of the set that it was
-    trained on, where that is on this machine."""
-    kept = kept_held_out(model)
-    if kept is not None:
-        return kept
+    """Bits/dim of the model's held-out images: those that its file keeps, or those of the set that
+    it was trained on, where that is on this machine."""
+    if model.held_out is not None:
+        return model.held_out
     data = model.config.data
     try:
         images = open_data(
@@ -90,10 +55,7 @@ def held_out(model: Ddpm, work: Work) -> HeldOut | None:
         )
     except DdpmError:  # it lies elsewhere, or has none
         return None
-    count = min(model.format.batch(IMAGES), len(images))
-    batch = images[torch.arange(count)]
-    bound = model.bound(batch, plan=plan_of(model), progress=work)
-    return HeldOut([float(value) for value in bound.total], images.name)
+    return measure_held_out(model, images, work)
 
 
 def view(likelihood: Likelihood) -> str:
@@ -125,14 +87,14 @@ def _histogram(held: HeldOut | None, total: float) -> str:
     """Held-out images and where this one lies."""
     if held is None:
         return words(
-            "This model keeps no figures of held-out images, and its data are not on this machine, "
-            "so that there is nothing to compare with."
+            "This model keeps no figures of held-out images (`ddpm measure` stores them), and its "
+            "data are not on this machine, so that there is nothing to compare with."
         )
-    values = np.asarray(held.values)
+    values = np.asarray(held.bits_per_dim)
     below = float((values < total).mean())
     said = (
         f"{len(values):,} images of {held.name}: mean {values.mean():.3f} bits/dim; {below:.0%} of "
         "them are likelier than this image (the line)."
     )
     about = f"histogram of bits/dim of {held.name}; the line stands at {total:.3f}"
-    return words(said) + histogram(held.values, "bits/dim", "images", total, about)
+    return words(said) + histogram(held.bits_per_dim, "bits/dim", "images", total, about)
