@@ -109,7 +109,7 @@ def own(
     lengths = [min(max(size - head, 0), len(file.payload)) for size in sizes]
     for kind in kinds:
         parts = decompress_beginnings(model, file, lengths, reconstruct=kind)
-        shown = [column(part.images, model.format) for part in parts]
+        shown = [column(part.like(images, model.format), model.format) for part in parts]
         found[f"{kind}, t = {route.last}"] = [quality(one, wanted) for one in shown]
     return found
 

@@ -396,6 +396,12 @@ def test_the_figures_of_the_codec_add_up(model, held_out):
     assert figures.prefixes[0].mse == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Parts of 1,024 digits, so that a few more make two."""
+    monkeypatch.setattr("ddpm.codec.parts.PART", 256)
+
+
 def many(n, seed=0):
     """Images of the model's size and a long one."""
     random = torch.Generator().manual_seed(seed)
@@ -406,7 +412,7 @@ def many(n, seed=0):
 
 
 @pytest.mark.slow
-def test_one_image_of_many_parts_is_read_without_the_others(model):
+def test_one_image_of_many_parts_is_read_without_the_others(model, small_parts):
     images = many(1030)
     data = model.compress(images, steps=2)
     file = parse(data)
@@ -423,7 +429,7 @@ def test_one_image_of_many_parts_is_read_without_the_others(model):
 
 
 @pytest.mark.slow
-def test_a_beginning_shows_every_image_of_the_parts_that_it_reaches(model):
+def test_a_beginning_shows_every_image_of_the_parts_that_it_reaches(model, small_parts):
     images = many(1030)
     file = parse(model.compress(images, steps=2))
     first = file.header.parts[0].length
@@ -436,7 +442,7 @@ def test_a_beginning_shows_every_image_of_the_parts_that_it_reaches(model):
 
 
 @pytest.mark.slow
-def test_damage_in_one_part_leaves_the_others(model):
+def test_damage_in_one_part_leaves_the_others(model, small_parts):
     images = many(1030)
     file = parse(model.compress(images, steps=2))
     place = file.header.parts[0].length - 20

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ddpm.data.images import psnr
+from ddpm.evaluation.codec import measure_codec
 from ddpm.evaluation.codec_comparison import compare_codec
 from ddpm.figures.codec_plots import comparison_pictures
 
@@ -12,6 +13,16 @@ from ddpm.figures.codec_plots import comparison_pictures
 @pytest.fixture(scope="module")
 def comparison(model, held_out):
     return compare_codec(model, held_out[:8], steps=6, fractions=(0.3, 1.0), single=2)
+
+
+def test_images_that_no_byte_has_reached_count_as_grey(model, held_out, monkeypatch):
+    monkeypatch.setattr("ddpm.codec.parts.PART", 16)  # four digits
+    figures = measure_codec(model, held_out[:8], steps=3, fractions=(0.1, 0.9, 1.0), single=1)
+    first, later, whole = figures.prefixes
+    assert [len(prefix.images) for prefix in figures.prefixes] == [8, 8, 8]
+    assert all(bool((image == 8).all()) for image in first.images[4:])
+    assert not any(bool((image == 8).all()) for image in later.images)
+    assert first.mse > later.mse > whole.mse == 0
 
 
 def test_the_parts_of_the_archive_add_up_to_it(comparison):

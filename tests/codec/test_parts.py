@@ -15,7 +15,7 @@ SHAPE = st.sampled_from([(1, 8, 8), (3, 32, 32), (3, 256, 256), (3, 500, 20)])
 def test_every_pixel_is_in_one_block_and_every_part_has_its_limit(sizes, shape):
     seen = [torch.zeros(size, dtype=torch.int8) for size in sizes]
     found = list(parts(sizes, shape))
-    most = max(256 // shape[1], 1) * max(256 // shape[2], 1)
+    most = max(512 // shape[1], 1) * max(512 // shape[2], 1)
     one = max(1024 // shape[1], 1) * max(1024 // shape[2], 1)
     for part in found:
         tiles = [grid(block.size, shape) for block in part]
@@ -29,17 +29,17 @@ def test_every_pixel_is_in_one_block_and_every_part_has_its_limit(sizes, shape):
 
 
 def test_a_part_is_as_full_as_it_can_be():
-    assert [len(part) for part in parts([(32, 32)] * 130, (3, 32, 32))] == [64, 64, 2]
-    assert [len(part) for part in parts([(8, 8)] * 2000, (1, 8, 8))] == [1024, 976]
-    assert [len(part) for part in parts([(300, 300)], (3, 32, 32))] == [1]
-    many = [(32, 32), (300, 300), (32, 32), (1100, 40), (32, 32), (32, 32)]
+    assert [len(part) for part in parts([(32, 32)] * 600, (3, 32, 32))] == [256, 256, 88]
+    assert [len(part) for part in parts([(8, 8)] * 5000, (1, 8, 8))] == [4096, 904]
+    assert [len(part) for part in parts([(600, 600)], (3, 32, 32))] == [1]
+    many = [(32, 32), (600, 600), (32, 32), (1100, 250), (32, 32), (32, 32)]
     found = [[(b.image, *b.size) for b in part] for part in parts(many, (3, 32, 32))]
     assert found == [
         [(0, 32, 32)],
-        [(1, 300, 300)],
+        [(1, 600, 600)],
         [(2, 32, 32)],
-        [(3, 1024, 40)],
-        [(3, 76, 40), (4, 32, 32), (5, 32, 32)],
+        [(3, 1024, 250)],
+        [(3, 76, 250), (4, 32, 32), (5, 32, 32)],
     ]
 
 

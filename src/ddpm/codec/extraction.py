@@ -50,6 +50,12 @@ class Decompressed:
     exact: bool
     steps: int
 
+    def like(self, originals: Sequence[Image], image_format: ImageFormat) -> list[Image]:
+        """All images of a file of `originals`: grey ones for those that no byte has reached."""
+        found = dict(zip(self.numbers, self.images, strict=True))
+        grey = image_format.levels // 2
+        return [found.get(i, torch.full_like(one, grey)) for i, one in enumerate(originals)]
+
 
 def decompress(
     model: CodecModel,

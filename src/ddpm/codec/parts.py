@@ -15,7 +15,7 @@ from ddpm.codec.tiles import Size, grid
 from ddpm.data.images import Shape
 
 BLOCK = 1024  # pixels along a side of a block, or one tile if that is larger
-PART = 256  # along that of a square whose tiles are the most that small blocks share
+PART = 512  # along that of a square whose tiles are the most that small blocks share
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Prefix:
         bytes: how many.
         steps: that they reached.
         mse: mean squared error on 0..255.
-        images: what was decoded.
+        images: what was decoded; grey where no byte has reached.
     """
 
     bytes: int
@@ -138,8 +138,9 @@ def measure_codec(
     parts = decompress_beginnings(model.for_codec(), file, lengths, progress=progress)
     prefixes = []
     for length, part in zip(lengths, parts, strict=True):
-        mse = byte_mse(torch.stack(part.images), images, model.format)
-        prefixes.append(Prefix(head + length, part.steps, mse, part.images))
+        seen = part.like(list(images), model.format)
+        mse = byte_mse(torch.stack(seen), images, model.format)
+        prefixes.append(Prefix(head + length, part.steps, mse, seen))
     sizes, counter = [], Counter(progress, min(single, len(images)), "single files")
     for image in images[:single]:
         sizes.append(len(model.compress([image])))

@@ -137,9 +137,7 @@ def _beginning(
     """What was decoded, compared with what was sent."""
     if originals is None:
         return Beginning(size, math.nan, part.images)
-    images = dict(zip(part.numbers, part.images, strict=True))
-    mean = image_format.levels // 2  # for those of which nothing has arrived
-    seen = [images.get(i, torch.full_like(o, mean)) for i, o in enumerate(originals)]
+    seen = part.like(originals, image_format)
     ours = torch.cat([image.flatten() for image in seen])
     sent = torch.cat([image.flatten() for image in originals])
     return Beginning(size, psnr(byte_mse(ours, sent, image_format)), seen)
