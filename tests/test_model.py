@@ -130,6 +130,20 @@ def test_measuring_again_renews_the_chains_that_were_made_with_the_old_error():
     assert not torch.equal(before.analytic_variance(t, x), after.analytic_variance(t, x))
 
 
+def test_a_model_trained_in_bf16_is_not_held_to_it_on_a_processor(tmp_path):
+    model = tiny_model()
+    training = replace(model.config.training, precision="bf16")
+    model = replace(model, config=replace(model.config, training=training), precision=None)
+    assert model.precision == "bf16"
+    model.save(tmp_path / "m.safetensors")
+    here = load(tmp_path / "m.safetensors", device="cpu")
+    assert (here.precision, here.config.training.precision) == ("auto", "bf16")
+    assert load(tmp_path / "m.safetensors", "cpu", "bf16").precision == "bf16"
+    images = tiny_images(2).images
+    exact = replace(here, precision="fp32")
+    assert np.array_equal(here.bound(images).total, exact.bound(images).total)
+
+
 def test_a_precision_is_of_the_model_that_is_loaded_and_not_of_how_it_was_trained(tmp_path):
     tiny_model().save(tmp_path / "m.safetensors")
     model = load(tmp_path / "m.safetensors", precision="bf16")

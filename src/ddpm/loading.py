@@ -85,7 +85,8 @@ def load(
             a model that comes with the package, or a folder in diffusers' layout, which is
             converted in memory.
         device: where to put it; a GPU if there is one by default.
-        precision: of the network, fp32 or bf16; what it was trained in by default.
+        precision: of the network, fp32 or bf16; what its configuration says by default, but for
+            bf16 on a CPU, where it is auto: fp32, and pictures in the faster of the two.
 
     Raises:
         DdpmError: there is nothing there, or it is damaged, foreign, or needs a module to be
@@ -107,6 +108,8 @@ def load_with_file(
         file, tensors, metadata = load_newest(file)
         model = model_from_checkpoint(tensors, metadata, file)
     model = model.to(device or best_device())
+    if precision is None and model.precision == "bf16" and model.device.type == "cpu":
+        precision = "auto"  # it was trained on a GPU, and here bf16 may take ten times as long
     return model if precision is None else replace(model, precision=precision), file
 
 

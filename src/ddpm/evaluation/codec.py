@@ -11,8 +11,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ddpm.codec import Spent, decompress_beginnings, parse
-from ddpm.data.images import byte_mse
+from ddpm.codec import Decompressed, Spent, decompress_beginnings, parse
+from ddpm.data.images import ImageFormat, byte_mse
 from ddpm.errors import check
 from ddpm.model import Ddpm
 from ddpm.runtime.progress import Counter, Progress
@@ -136,11 +136,10 @@ def measure_codec(
     head = len(data) - len(file.payload)
     lengths = [max(round(fraction * len(data)) - head, 0) for fraction in fractions]
     parts = decompress_beginnings(model.for_codec(), file, lengths, progress=progress)
-    prefixes = []
-    for length, part in zip(lengths, parts, strict=True):
-        seen = part.like(list(images), model.format)
-        mse = byte_mse(torch.stack(seen), images, model.format)
-        prefixes.append(Prefix(head + length, part.steps, mse, seen))
+    prefixes = [
+        _prefix(head + length, part, images, model.format)
+        for length, part in zip(lengths, parts, strict=True)
+    ]
     sizes, counter = [], Counter(progress, min(single, len(images)), "single files")
     for image in images[:single]:
         sizes.append(len(model.compress([image])))
@@ -158,3 +157,11 @@ def measure_codec(
         network=sum(decoding),
         prefixes=prefixes,
     )
+
+
+def _prefix(
+    size: int, part: Decompressed, images: UInt8[Tensor, "n c h w"], image_format: ImageFormat
+) -> Prefix:
+    """What so many bytes have decoded to."""
+    seen = part.like(list(images), image_format)
+    return Prefix(size, part.steps, byte_mse(torch.stack(seen), images, image_format), seen)
