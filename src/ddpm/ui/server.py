@@ -155,6 +155,25 @@ def listening(host: str, port: int) -> socket.socket:
     return found
 
 
+class Server(uvicorn.Server):
+    """One that says when it answers, and when a signal stops it as it should.
+
+    Args:
+        config: of uvicorn.
+        ready: called once then.
+    """
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Of uvicorn; it has its handlers of signals by then."""
+        await super().startup(sockets)
+        if self.started:
+            self.ready()
+
+
 def serve(
     models: dict[str, Ddpm], host: str, port: int, ready: Callable[[str], None] = print
 ) -> None:
@@ -163,7 +182,7 @@ def serve(
     Args:
         models: by name; the first one's page is the front page.
         host, port: where to listen; port 0 takes any that is free.
-        ready: is told the address.
+        ready: is told the address, once the pages are there.
 
     Raises:
         DdpmError: it cannot listen there.
@@ -173,9 +192,9 @@ def serve(
         app = app_of(shared, host)
         config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2)
         name = f"[{host}]" if ":" in host else host
-        ready(f"http://{name}:{found.getsockname()[1]}/")
+        address = f"http://{name}:{found.getsockname()[1]}/"
         try:
-            uvicorn.Server(config).run(sockets=[found])
+            Server(config, lambda: ready(address)).run(sockets=[found])
         finally:
             shared[0].sessions.close()
             shared[0].desk.close()
