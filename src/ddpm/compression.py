@@ -121,8 +121,8 @@ class Compression:
                 anything of `ddpm.data.inputs.ImageLike`.
             names: of the images, relative paths with slashes; left out by default.
             steps: network calls an image takes, 2..255; those that cost least by default.
-            last_timestep: where the path ends and the exact pixels are coded; by default where
-                the file is within 1% of the smallest and its beginnings are better.
+            last_timestep: where the path ends and the exact pixels are coded; by default
+                further down than where the file is smallest, for better beginnings.
             progress: counts (tile, step) pairs, to encode and to see that the file decodes.
             spent: filled in with where the bits went.
 

@@ -109,7 +109,7 @@ def load_with_file(
         model = model_from_checkpoint(tensors, metadata, file)
     model = model.to(device or best_device())
     if precision is None and model.precision == "bf16" and model.device.type == "cpu":
-        precision = "auto"  # it was trained on a GPU, and here bf16 may take ten times as long
+        precision = "auto"  # which a GPU may have set, and here it may take ten times as long
     return model if precision is None else replace(model, precision=precision), file
 
 

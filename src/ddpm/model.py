@@ -426,9 +426,7 @@ class Ddpm(Compression):
             self.label is None,
             "a file holds a model for all its classes; save it without one (model.given(None))",
         )
-        besides = self.coding.tensors() if self.coding else {}
-        besides |= self.held_out.tensors() if self.held_out else {}
-        weights = self.network.state_dict()
-        tensors = model_tensors(weights, self.diffusion, self.denoising_error, besides)
+        parts = self.denoising_error, self.coding, self.held_out
+        tensors = model_tensors(self.network.state_dict(), self.diffusion, *parts)
         described = description(self.config, self.format, self.history)
         save_checkpoint(user_path(path), tensors, described)

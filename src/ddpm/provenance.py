@@ -137,7 +137,7 @@ def _shortened(word: str) -> str:
 def fingerprint(model: Ddpm) -> str:
     """The checksum of everything that decides what a model draws: weights, betas, measured error,
     what the output means, format of the images."""
-    tensors = model_tensors(model.network.state_dict(), model.diffusion, model.denoising_error, {})
+    tensors = model_tensors(model.network.state_dict(), model.diffusion, model.denoising_error)
     diffusion = model.diffusion
     read_as: list[object] = [
         diffusion.prediction_type,

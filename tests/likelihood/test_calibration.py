@@ -335,7 +335,7 @@ def test_what_it_changes_of_a_drawing_is_in_the_fingerprint():
     fingerprints = [ddpm.provenance.fingerprint(m) for m in (model, without(model))]
     assert fingerprints[0] != fingerprints[1]
     weights = model.network.state_dict()
-    old = model_tensors(weights, model.diffusion, without(model).denoising_error, {})
+    old = model_tensors(weights, model.diffusion, without(model).denoising_error)
     assert not [name for name in old if "calibration" in name]
 
 

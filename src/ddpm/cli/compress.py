@@ -33,8 +33,8 @@ class Compress:
     steps: int | None = None
     """Network calls an image takes; those that cost least by default."""
     last_timestep: int | None = None
-    """Where the diffusion path ends and the exact pixels are coded; by default where the file is
-    within 1% of the smallest and its beginnings are better."""
+    """Where the diffusion path ends and the exact pixels are coded; by default further
+    down than where the file is smallest, for better beginnings."""
     names: bool = True
     """Keep the names of a folder's images, with their folders below it."""
     given: Annotated[Given, tyro.conf.arg(name="")] = field(default_factory=Given)

@@ -3,7 +3,7 @@
 An image is cut into blocks, all but the last ones as large as BLOCK allows; a block is what the
 last stage sees as a whole. A block, or consecutive small ones, make a part: a diffusion path of all
 their tiles, then their exact pixels. So a beginning shows a large picture as a whole, and of many
-small ones each is read for the price of few others.
+small ones each is read for the price of its part.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,7 +25,6 @@ from ddpm.data.foreign import what_it_is
 from ddpm.data.images import ImageFormat
 from ddpm.diffusion.gaussian import GaussianDiffusion
 from ddpm.errors import Damaged, DdpmError, check
-from ddpm.likelihood.denoising_error import DenoisingError
 from ddpm.runs import format1
 from ddpm.runs.history import History
 from ddpm.runtime.atomic import atomically, check_free_space
@@ -162,18 +161,27 @@ def description(config: Config, image_format: ImageFormat, history: History) -> 
     }
 
 
+class Measured(Protocol):
+    """What was measured of a model, or learned for it: a denoising error, a coding, held-out
+    images."""
+
+    def tensors(self) -> Tensors:
+        """By names that begin as no other part's do."""
+        ...
+
+
 def model_tensors(
-    weights: Tensors, diffusion: GaussianDiffusion, error: DenoisingError | None, besides: Tensors
+    weights: Tensors, diffusion: GaussianDiffusion, *measured: Measured | None
 ) -> Tensors:
-    """What a file holds of a model: averaged weights, betas and, if there are any, the denoising
-    error and what it has learned besides.
+    """What a file holds of a model: averaged weights, betas and what was measured of it.
 
     Args:
         weights: the state of the network, by name.
         diffusion: the whole chain.
-        error: the denoising error.
-        besides: the tensors of a `ddpm.codec.Coding`, and those of held-out images.
+        measured: parts, None for those that there are not.
     """
     tensors = {f"ema.{name}": value for name, value in weights.items()}
     tensors["diffusion.betas"] = torch.from_numpy(diffusion.schedule.betas.copy())
-    return tensors | (error.tensors() if error else {}) | besides
+    for part in measured:
+        tensors |= part.tensors() if part is not None else {}
+    return tensors

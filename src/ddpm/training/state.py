@@ -130,9 +130,8 @@ class TrainingState:
             DdpmError: it cannot be written, or a weight is no longer finite.
         """
         averages = {k: full_tensor(v) for k, v in self.ema.network.state_dict().items()}
-        besides = self.coding.tensors() if self.coding else {}
-        besides |= self.held_out.tensors() if self.held_out else {}
-        tensors = model_tensors(averages, self.diffusion, self.denoising_error, besides)
+        parts = self.denoising_error, self.coding, self.held_out
+        tensors = model_tensors(averages, self.diffusion, *parts)
         for name, value in self.network.state_dict().items():
             tensors[f"network.{name}"] = full_tensor(value)
         tensors |= self.optimizers.tensors()
