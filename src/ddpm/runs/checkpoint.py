@@ -13,7 +13,7 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -161,6 +161,7 @@ def description(config: Config, image_format: ImageFormat, history: History) -> 
     }
 
 
+@runtime_checkable
 class Measured(Protocol):
     """What was measured of a model, or learned for it: a denoising error, a coding, held-out
     images."""
