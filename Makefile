@@ -7,6 +7,8 @@ READY  := $(VENV)/.ready
 PEERS  := $(VENV)/.peers
 PAGE   := .venv-ui
 PLACE  := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
+# One process a core, four at most: each takes a gigabyte.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 PAGE_TESTS := tests/ui/test_page_in_browser.py tests/ui/test_ui_server.py
 DOCS   := .venv-docs
 SITE   := $(DOCS)/.ready
@@ -20,11 +22,11 @@ ui: $(PAGE)/.ready
 	PYTHONPATH=src $(PAGE)/bin/python -m ddpm ui
 
 test: lint $(PEERS) $(PAGE)/.ready
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(PAGE_TESTS))
+	$(PYTEST) $(addprefix --ignore=,$(PAGE_TESTS))
 	PYTHONPATH=src $(PAGE)/bin/python -m pytest -rs $(PAGE_TESTS)
 
 check: lint $(PEERS)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

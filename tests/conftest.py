@@ -5,6 +5,8 @@ import os
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("TERM", "dumb")
 os.environ["DDPM_PRECISION"] = "fp32"  # no stopwatch decides what a test sees
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core, which must not wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from jaxtyping import install_import_hook
 
@@ -22,3 +24,13 @@ import torch
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """What a test printed may be no UTF-8, which is all that processes can tell each other."""
+    report = yield
+    report.sections = [
+        (title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections
+    ]
+    return report

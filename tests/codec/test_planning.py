@@ -1,12 +1,13 @@
 """The way an image comes, beside every way that it could come."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 
 from ddpm.codec import planning
-from ddpm.codec.planning import LATE, NEARLY, choose_route
+from ddpm.codec.planning import DEARER, LATE, NEARLY, choose_route
 from ddpm.codec.prices import SENT, step_price
 from ddpm.codec.route import FINE
 from ddpm.diffusion.schedule import make_schedule
@@ -46,9 +47,10 @@ def every_path():
     return found
 
 
-@pytest.mark.parametrize("late", [1.0, LATE, 3.0])
+@pytest.mark.parametrize("late", [1.0, LATE[0], 3.0])
 def test_the_route_is_the_cheapest_of_all(error, monkeypatch, late):
-    monkeypatch.setattr(planning, "LATE", late)
+    monkeypatch.setattr(planning, "LATE", (late,))
+    monkeypatch.setattr(planning, "DEARER", math.inf)
     best = {k: min(paths, key=lambda p: price(error, p, late)) for k, paths in every_path().items()}
     for k, path in best.items():
         planned = choose_route(SCHEDULE, error, ENDS, TILES, steps=k)
@@ -62,14 +64,32 @@ def test_the_route_is_the_cheapest_of_all(error, monkeypatch, late):
 
 
 def test_the_path_goes_further_down_than_where_the_file_is_smallest(error, monkeypatch):
+    monkeypatch.setattr(planning, "DEARER", math.inf)
     found = {}
-    for late in (0.5, 1.0, LATE, 3.0):
-        monkeypatch.setattr(planning, "LATE", late)
+    for late in (0.5, 1.0, LATE[0], 3.0):
+        monkeypatch.setattr(planning, "LATE", (late,))
         found[late] = choose_route(SCHEDULE, error, ENDS, TILES)
     ends = [planned.route.last for planned in found.values()]
     assert ends == sorted(ends, reverse=True)
     assert len(set(ends)) > 1
     assert found[1.0].bpd <= NEARLY * min(planned.bpd for planned in found.values())
+
+
+@pytest.mark.parametrize("dearer", [1.0, DEARER, 1.05, 1.5])
+def test_good_beginnings_cost_no_more_than_they_may(error, monkeypatch, dearer):
+    weights = (3.0, 2.0, 1.5, 1.2, 1.1)
+    found = {}
+    with monkeypatch.context() as one:
+        one.setattr(planning, "DEARER", math.inf)
+        for late in (*weights, 1.0):
+            one.setattr(planning, "LATE", (late,))
+            found[late] = choose_route(SCHEDULE, error, ENDS, TILES)
+    monkeypatch.setattr(planning, "LATE", weights)
+    monkeypatch.setattr(planning, "DEARER", dearer)
+    taken = choose_route(SCHEDULE, error, ENDS, TILES)
+    fitting = [planned for planned in found.values() if planned.bpd <= dearer * found[1.0].bpd]
+    assert taken == fitting[0]
+    assert found[1.0].bpd < found[3.0].bpd
 
 
 def test_an_end_and_a_number_of_steps_that_are_given_are_kept(error):

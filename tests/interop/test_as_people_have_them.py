@@ -161,7 +161,21 @@ def test_what_is_advised_can_be_done(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "compression, the best few steps and bits/dim need that" in said
     pets = pictures(tmp_path / "pets")
-    assert main(["measure", str(tmp_path / "run"), "--data", str(pets), "--timesteps", "3"]) == 0
+    assert (
+        main(
+            [
+                "measure",
+                str(tmp_path / "run"),
+                "--data",
+                str(pets),
+                "--timesteps",
+                "3",
+                "--last-stage-steps",
+                "2",
+            ]
+        )
+        == 0
+    )
     argv = ["evaluate", tmp_path / "run", "--bpd", "--steps", "2"]
     sentence = refused(argv, capsys, "no held-out images", "--split train")
     assert "hold-out" not in sentence  # which is a setting of training

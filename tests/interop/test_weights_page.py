@@ -58,7 +58,7 @@ def test_every_command_of_the_page_works(place, capsys):
         if words[1] == "evaluate":
             more = ["--images", "2", "--steps", "4"]
         if words[1] == "measure":
-            more = ["--images", "4", "--timesteps", "6"]
+            more = ["--images", "4", "--timesteps", "6", "--last-stage-steps", "3"]
         assert main([*words[1:], *more]) == 0, command
         capsys.readouterr()
     originals = sorted(Path("pictures").iterdir())

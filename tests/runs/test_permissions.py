@@ -67,6 +67,7 @@ WORKS = {
     ],
     "measure into another file": lambda model: [
         *("measure", model, "--images", "2", "--out", "measured.safetensors"),
+        *("--last-stage-steps", "2"),
     ],
     "info": lambda model: ["info", model],
     "train from it": lambda model: [

@@ -208,8 +208,17 @@ WRONG = {
     "gone": lambda p, m: shutil.rmtree(p / "pets"),
 }
 MEASURES = {
-    "measure": lambda run: ["measure", run, "--images", "8"],
-    "measure --out": lambda run: ["measure", run, "--images", "8", "--out", "m.safetensors"],
+    "measure": lambda run: ["measure", run, "--images", "8", "--last-stage-steps", "2"],
+    "measure --out": lambda run: [
+        "measure",
+        run,
+        "--images",
+        "8",
+        "--out",
+        "m.safetensors",
+        "--last-stage-steps",
+        "2",
+    ],
     "evaluate": lambda run: ["evaluate", run, "--bpd", "--split", "train", "--steps", "2"],
 }
 

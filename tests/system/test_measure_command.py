@@ -160,7 +160,7 @@ AFTERWARDS = {
     "evaluate": ["evaluate", "run", "--bpd", "--steps", "3"],
     "evaluate on training images": ["evaluate", "run", "--bpd", "--steps", "3", "--split", "train"],
     "figure": ["figure", "denoising", "run", "--columns", "3"],
-    "measure": ["measure", "run", "--images", "4"],
+    "measure": ["measure", "run", "--images", "4", "--last-stage-steps", "2"],
     "compress": ["compress", "run", "pets/00.png", "-o", "x.ddpm", "--steps", "2"],
     "table 1": ["reproduce", "table1", "run", "--images", "2"],
 }
@@ -179,7 +179,10 @@ def test_what_took_the_place_of_the_images_is_not_taken_for_them(measured, capsy
 def test_a_second_measure_on_other_images_changes_the_error_alone(measured, capsys):
     before, settings_before = load("run"), settings()
     capsys.readouterr()
-    assert main(["measure", "run", "--data", "others", "--images", "8"]) == 0
+    assert (
+        main(["measure", "run", "--data", "others", "--images", "8", "--last-stage-steps", "2"])
+        == 0
+    )
     assert "trained on" not in capsys.readouterr().out
     after = load("run")
     assert (after.history, after.config) == (before.history, before.config)

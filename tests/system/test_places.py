@@ -206,7 +206,16 @@ NAMED = {
     "an image": lambda p: ["compress", "run", named("one.png", f"{STRANGE}.png"), "-o", "y"],
     "an archive": lambda p: ["compress", "run", "one.png", "-o", STRANGE],
     "figures": lambda p: ["evaluate", "run", "--bpd", "--images", "2", "--out", STRANGE],
-    "a measured model": lambda p: ["measure", "run", "--images", "2", "--out", STRANGE],
+    "a measured model": lambda p: [
+        "measure",
+        "run",
+        "--images",
+        "2",
+        "--out",
+        STRANGE,
+        "--last-stage-steps",
+        "2",
+    ],
     "images": lambda p: [*TRAIN, "--data", named(write(p / "p", pictures(4)), STRANGE)],
     "one of the images": lambda p: [
         *TRAIN,

@@ -6,9 +6,9 @@ and so has an end at t, what the last stage takes from there. The cheapest route
 shortest path (`ddpm.likelihood.trajectory`), and of all K the least is taken that comes within
 NEARLY of the best, because every step is a call of the network.
 
-A bit of the last stage counts LATE times, because it shows one pixel, and a bit of the path the
-whole picture: where the ends cost nearly the same, as they do, the path goes further down, and the
-beginnings of a file show more.
+A bit of the last stage counts up to LATE times, because it shows one pixel, and a bit of the path
+the whole picture: where the ends cost nearly the same, as they do, the path goes further down, and
+the beginnings of a file show more. The whole may become at most DEARER for it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ddpm.likelihood.trajectory import cheapest, cheapest_of_each, step_bits, st
 Array = NDArray[np.float64]
 Errors = DenoisingError | SpectralError
 MOST, NEARLY = 40, 1.005  # steps that are tried by default, and how much worse than the best
-LATE = 1.2  # 0.7% of a file of CIFAR-10 for 4 dB, 3.8% of digits (RESULTS.md)
+LATE, DEARER = (1.2, 1.15, 1.1, 1.05), 1.01  # the first that the whole is not too dear for
 
 
 class Planned(NamedTuple):
@@ -89,11 +89,23 @@ def choose_route(
 
 
 def _best(prices: Array, ends: Array, steps: int | None, most: int) -> NDArray[np.int64]:
-    """The timesteps of the cheapest path, rising."""
+    """The timesteps of the path that is taken, rising."""
+    smallest = _cheapest(prices, ends, 1, steps, most)
+    for late in LATE:
+        path = _cheapest(prices, ends, late, steps, most)
+        if _total(prices, ends, path) <= DEARER * _total(prices, ends, smallest):
+            return path
+    return smallest
+
+
+def _cheapest(
+    prices: Array, ends: Array, late: float, steps: int | None, most: int
+) -> NDArray[np.int64]:
+    """The timesteps of the cheapest path, rising, where a bit of the end counts `late` times."""
     if steps is not None:
-        return cheapest(prices, LATE * ends, steps)
-    paths = cheapest_of_each(prices, LATE * ends, min(MOST, most))
-    weighed = np.array([_total(prices, LATE * ends, path) for path in paths])
+        return cheapest(prices, late * ends, steps)
+    paths = cheapest_of_each(prices, late * ends, min(MOST, most))
+    weighed = np.array([_total(prices, late * ends, path) for path in paths])
     slack = (NEARLY - 1) * min(_total(prices, ends, path) for path in paths)
     return paths[int(np.argmax(weighed <= weighed.min() + slack))]
 
