@@ -125,6 +125,19 @@ def test_data_without_held_out_images_are_said_to_have_none(place, capsys):
     assert load("run").held_out is None
 
 
+def test_what_held_out_images_took_before_stays_and_is_said_to_be_of_before(measured, capsys):
+    before = load("run").held_out
+    capsys.readouterr()
+    assert main([*MEASURE[:3], "others", *MEASURE[4:], "--json"]) == 0
+    told = capsys.readouterr()
+    assert (
+        f"no held-out images; what was measured before stays: 4 held-out images of {before.name}"
+        in told.err
+    )
+    assert json.loads(told.out)["figures"]["held_out_images"] == before.name
+    assert load("run").held_out == before
+
+
 def test_bits_of_held_out_images_are_those_of_other_weights_once_training_goes_on(
     tmp_path, monkeypatch
 ):

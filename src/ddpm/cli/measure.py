@@ -26,6 +26,7 @@ from ddpm.likelihood.denoising_error import (
     DenoisingError,
     measured_timesteps,
 )
+from ddpm.likelihood.held_out import HeldOut
 from ddpm.loading import load_with_file, store_measured
 from ddpm.model import Ddpm
 from ddpm.pretrained import pretrained
@@ -119,7 +120,8 @@ def run(argv: Sequence[str]) -> int:
             f"the {len(source):,} images of {source.name} in {args.data} are from now on what this "
             "model is said to be trained on, and other commands find them without --data"
         )
-    conclude(model, error, source.name, file, typed(file if args.out else Path(name)))
+    held = held_out_words(model.held_out, judges is not None)
+    conclude(model, error, source.name, held, file, typed(file if args.out else Path(name)))
     return 0
 
 
@@ -139,29 +141,33 @@ def held_out_images(model: Ddpm, path: str | None) -> ImageSource | None:
         return None
 
 
-def held_out_words(model: Ddpm) -> list[str]:
-    """What held-out images take."""
-    held = model.held_out
+def held_out_words(held: HeldOut | None, now: bool) -> list[str]:
+    """What held-out images take, or took when they were measured before."""
+    none = "the data have no held-out images"
     if held is None:
-        return ["the data have no held-out images, beside which others could be judged"]
+        return [f"{none}, beside which others could be judged"]
     mean = sum(held.bits_per_dim) / len(held.bits_per_dim)
-    return [f"{len(held.bits_per_dim):,} held-out images of {held.name}: {mean:.3f} bits/dim"]
+    said = f"{len(held.bits_per_dim):,} held-out images of {held.name}: {mean:.3f} bits/dim"
+    return [said if now else f"{none}; what was measured before stays: {said}"]
 
 
-def conclude(model: Ddpm, error: DenoisingError, images: str, file: Path, name: str) -> None:
+def conclude(
+    model: Ddpm, error: DenoisingError, images: str, held_out: list[str], file: Path, name: str
+) -> None:
     """What was measured, where it is, and what it is good for."""
     tell(
         timesteps=len(error.timesteps),
         images=error.images,
         bits_per_dim_of_last_stage=last_stage_costs(model),
         bits_per_dim_of_held_out=list(model.held_out.bits_per_dim) if model.held_out else [],
+        held_out_images=model.held_out.name if model.held_out else None,
     )
     finish(
         f"denoising error at {len(error.timesteps)} timesteps, measured on {error.images:,} images "
         f"of {images}: in {file}",
         calibration_words(error),
         *last_stage_words(model),
-        *held_out_words(model),
+        *held_out,
         made=[file],
         then={
             f"ddpm compress {name} FOLDER -o FILE.ddpm": "images into one file",
