@@ -13,6 +13,8 @@ from ddpm.runs.folder import RunFolder
 from ddpm.runs.history import History
 from ddpm.runs.log import read_stats
 
+BRIEFLY = ("--last-stage-steps", "2")  # for `ddpm measure`, where the last stage does not matter
+
 
 def tiny_config(dropout=0.0, flip=False, timesteps=20, channels=1, **training):
     """8x8 images, 8 channels on one level, T = 20."""

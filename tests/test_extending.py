@@ -19,7 +19,7 @@ from ddpm.cli.train import count_parameters
 from ddpm.config import Config
 from ddpm.errors import DdpmError
 from ddpm.runs.checkpoint import load_checkpoint, save_checkpoint
-from helpers import tensors_of, tiny_config, tiny_images, tiny_model
+from helpers import BRIEFLY, tensors_of, tiny_config, tiny_images, tiny_model
 from typecheck import unchecked
 
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -490,16 +490,7 @@ def test_measure_stores_the_error_in_the_models_own_file(tmp_path, capsys):
     path = tmp_path / "m.safetensors"
     tiny_model().save(path)
     assert ddpm.load(path).denoising_error is None
-    command = [
-        "measure",
-        str(path),
-        "--data",
-        "digits",
-        "--images",
-        "20",
-        "--last-stage-steps",
-        "2",
-    ]
+    command = ["measure", str(path), *BRIEFLY, "--data", "digits", "--images", "20"]
     assert main(command) == 0
     assert "measured on 20 images of digits (train)" in capsys.readouterr().out
     assert ddpm.load(path).denoising_error.images == 20

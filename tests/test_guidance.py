@@ -13,7 +13,7 @@ from ddpm.errors import DdpmError
 from ddpm.loading import load, load_for_file
 from ddpm.model import Ddpm
 from ddpm.sampling import Ancestral
-from helpers import measured_model, tiny_config, tiny_images, tiny_model
+from helpers import BRIEFLY, measured_model, tiny_config, tiny_images, tiny_model
 from mistakes import refused
 from typecheck import unchecked
 
@@ -222,7 +222,7 @@ def test_measure_stores_the_error_of_no_class(tmp_path, capsys):
     path = tmp_path / "m.safetensors"
     model.save(path)
     refused(["measure", path, "--class", "1"], capsys, "--class")
-    assert main(["measure", str(path), "--images", "10", "--last-stage-steps", "2"]) == 0
+    assert main(["measure", str(path), *BRIEFLY, "--images", "10"]) == 0
     digits = ddpm.open_data("digits", image_size=8, channels=1)
     stored = load(path)
     assert stored.denoising_error.images == 10

@@ -13,6 +13,7 @@ from PIL import Image
 import ddpm
 from ddpm.cli import main
 from ddpm.sampling import Ddim
+from helpers import BRIEFLY
 from interop.google_forms import (
     SCHEDULER,
     SMALL,
@@ -162,18 +163,7 @@ def test_what_is_advised_can_be_done(tmp_path, capsys):
     assert "compression, the best few steps and bits/dim need that" in said
     pets = pictures(tmp_path / "pets")
     assert (
-        main(
-            [
-                "measure",
-                str(tmp_path / "run"),
-                "--data",
-                str(pets),
-                "--timesteps",
-                "3",
-                "--last-stage-steps",
-                "2",
-            ]
-        )
+        main(["measure", str(tmp_path / "run"), *BRIEFLY, "--data", str(pets), "--timesteps", "3"])
         == 0
     )
     argv = ["evaluate", tmp_path / "run", "--bpd", "--steps", "2"]

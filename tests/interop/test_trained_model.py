@@ -1,7 +1,6 @@
 """A trained model drawn by diffusers and by us from the same noises."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from PIL import Image
 
 import ddpm
 from ddpm.cli import main
-from ddpm.config import Config, DiffusionConfig
+from ddpm.config import Config
 from full_range import one_thread
 from helpers import with_training
 
@@ -26,12 +25,11 @@ def digits():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The network of the demo with a short chain, trained for a little while."""
+    """The digits of the demo, trained for a little while."""
     out = tmp_path_factory.mktemp("digits") / "run"
     config = with_training(
         ddpm.get_preset("digits"), steps=100, batch_size=32, sample_every=0, warmup=40
     )
-    config = replace(config, diffusion=DiffusionConfig(timesteps=100, beta_end=0.2))
     with one_thread():
         ddpm.train(config, digits(), out)
     return out

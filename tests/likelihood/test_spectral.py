@@ -24,7 +24,7 @@ from ddpm.likelihood.trajectory import optimal_timesteps, predicted_bpd, step_bi
 from ddpm.loading import load
 from ddpm.sampling import Ancestral
 from full_range import one_thread
-from helpers import checkpoint_path, measured_model, tiny_images, tiny_model
+from helpers import BRIEFLY, checkpoint_path, measured_model, tiny_images, tiny_model
 from mistakes import refused
 from typecheck import unchecked
 
@@ -471,7 +471,7 @@ def test_measure_adds_it_to_a_run_and_commands_use_it(place, capsys):
     for command in commands.values():
         refused(command, capsys, "`ddpm measure RUN`")
     old = load("run", "cpu").denoising_error
-    assert main(["measure", "run", "--images", "750", "--last-stage-steps", "2"]) == 0
+    assert main(["measure", "run", *BRIEFLY, "--images", "750"]) == 0
     assert "before there was an error in colour and frequency; what" in capsys.readouterr().out
     new = load("run", "cpu").denoising_error
     assert new.spectral is not None

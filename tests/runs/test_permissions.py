@@ -7,6 +7,7 @@ from PIL import Image
 
 from ddpm.cli import main
 from full_range import one_thread
+from helpers import BRIEFLY
 from mistakes import everything_below, refused
 from powers import permissions_count, with_modes
 from runs.small_run import BEGIN, RESUME, TRAIN, pictures, write
@@ -66,8 +67,7 @@ WORKS = {
         *("--out", "figures"),
     ],
     "measure into another file": lambda model: [
-        *("measure", model, "--images", "2", "--out", "measured.safetensors"),
-        *("--last-stage-steps", "2"),
+        *("measure", model, *BRIEFLY, "--images", "2", "--out", "measured.safetensors"),
     ],
     "info": lambda model: ["info", model],
     "train from it": lambda model: [

@@ -17,7 +17,7 @@ from ddpm.data.folder import image_folder
 from ddpm.errors import DdpmError
 from ddpm.training import train
 from full_range import one_thread
-from helpers import checkpoint_path, tiny_config, tiny_images
+from helpers import BRIEFLY, checkpoint_path, tiny_config, tiny_images
 from mistakes import everything_below, refused
 from runs.small_run import BEGIN, RESUME, newest, pictures, replace, write
 
@@ -208,16 +208,15 @@ WRONG = {
     "gone": lambda p, m: shutil.rmtree(p / "pets"),
 }
 MEASURES = {
-    "measure": lambda run: ["measure", run, "--images", "8", "--last-stage-steps", "2"],
+    "measure": lambda run: ["measure", run, *BRIEFLY, "--images", "8"],
     "measure --out": lambda run: [
         "measure",
         run,
+        *BRIEFLY,
         "--images",
         "8",
         "--out",
         "m.safetensors",
-        "--last-stage-steps",
-        "2",
     ],
     "evaluate": lambda run: ["evaluate", run, "--bpd", "--split", "train", "--steps", "2"],
 }

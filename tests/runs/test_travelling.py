@@ -10,7 +10,7 @@ from PIL import Image
 
 from ddpm.cli import main
 from full_range import one_thread
-from helpers import checkpoint_path, checkpoints
+from helpers import BRIEFLY, checkpoint_path, checkpoints
 from mistakes import everything_below, refused
 from runs.small_run import BEGIN, TINY, pictures, write
 
@@ -149,12 +149,7 @@ def test_measuring_does_not_alter_a_checkpoint_that_an_archive_needs(place, caps
     refused(["measure", "run", "--images", "8"], capsys, "--out")
     refused(["measure", FOURTH, "--images", "8"], capsys, "--out")
     assert everything_below(place) == before
-    assert (
-        main(
-            ["measure", "run", "--images", "8", "--out", "m.safetensors", "--last-stage-steps", "2"]
-        )
-        == 0
-    )
+    assert main(["measure", "run", *BRIEFLY, "--images", "8", "--out", "m.safetensors"]) == 0
     assert decodes("run")
 
 
@@ -162,7 +157,7 @@ def test_measuring_does_not_alter_a_checkpoint_that_an_archive_needs(place, caps
 def test_a_newer_checkpoint_can_still_be_measured(place):
     compress("run")
     train_to(6)
-    assert main(["measure", "run", "--images", "8", "--last-stage-steps", "2"]) == 0
+    assert main(["measure", "run", *BRIEFLY, "--images", "8"]) == 0
     assert decodes("run")
 
 
@@ -236,16 +231,7 @@ def made(request, tmp_path_factory):
                 ["sample", "run", "-n", "2", *few, "--out", "grid.png"],
                 ["sample", "run", "-n", "2", *few, "--out", "array.npz"],
                 ["sample", "run", "-n", "2", *few, "--out", "samples"],
-                [
-                    "measure",
-                    "run",
-                    "--images",
-                    "4",
-                    "--out",
-                    "m.safetensors",
-                    "--last-stage-steps",
-                    "2",
-                ],
+                ["measure", "run", *BRIEFLY, "--images", "4", "--out", "m.safetensors"],
                 ["compress", "run", "one/00.png", "-o", "x.ddpm", *few],
                 ["decompress", "run", "x.ddpm", "-o", "back.png"],
             ):

@@ -12,7 +12,7 @@ from ddpm.cli.parse import switched
 from ddpm.loading import load
 from ddpm.provenance import read_provenance
 from full_range import one_thread
-from helpers import checkpoint_path, measured_model, tiny_images, tiny_model
+from helpers import BRIEFLY, checkpoint_path, measured_model, tiny_images, tiny_model
 from mistakes import everything_below, refused
 from runs.small_run import pictures, write
 
@@ -127,18 +127,7 @@ def test_an_error_of_an_earlier_version_gets_it_and_stays_as_it_is(place, capsys
     before = model.denoising_error
     assert (
         main(
-            [
-                "measure",
-                "run",
-                "--data",
-                "digits",
-                "--images",
-                "20",
-                "--out",
-                "other.st",
-                "--last-stage-steps",
-                "2",
-            ]
+            ["measure", "run", *BRIEFLY, "--data", "digits", "--images", "20", "--out", "other.st"]
         )
         == 0
     )
@@ -147,7 +136,7 @@ def test_an_error_of_an_earlier_version_gets_it_and_stays_as_it_is(place, capsys
     model.config = replace(model.config, data=replace(model.config.data, path="digits"))
     model.history = replace(model.history, data="digits (train)")
     model.save(checkpoint_path("own", 3))
-    assert main(["measure", "own", "--last-stage-steps", "2"]) == 0
+    assert main(["measure", "own", *BRIEFLY]) == 0
     said = capsys.readouterr().out
     assert "before there was a calibration" in said
     assert "the error stays as it is" in said
@@ -158,9 +147,7 @@ def test_an_error_of_an_earlier_version_gets_it_and_stays_as_it_is(place, capsys
     for name in ("timesteps", "xstart_mse", "decoder_bpd"):
         assert np.array_equal(getattr(after, name), getattr(before, name))
     assert load("own", "cpu").for_codec().fingerprint == model.for_codec().fingerprint
-    assert (
-        main(["measure", "own", "--last-stage-steps", "2"]) == 0
-    )  # a second time everything is measured
+    assert main(["measure", "own", *BRIEFLY]) == 0  # a second time everything is measured
     assert "before there was" not in capsys.readouterr().out
     assert not np.array_equal(load("own", "cpu").denoising_error.xstart_mse, before.xstart_mse)
 

@@ -24,7 +24,7 @@ from ddpm.runs.folder import RunFolder
 from ddpm.runs.history import History
 from ddpm.training import train
 from full_range import one_thread
-from helpers import checkpoint_path, tensors_of, tiny_config, tiny_model
+from helpers import BRIEFLY, checkpoint_path, tensors_of, tiny_config, tiny_model
 from mistakes import everything_below, refused
 from runs.small_run import pictures, settings, write
 
@@ -173,7 +173,7 @@ AFTERWARDS = {
     "evaluate": ["evaluate", "run", "--bpd", "--steps", "3"],
     "evaluate on training images": ["evaluate", "run", "--bpd", "--steps", "3", "--split", "train"],
     "figure": ["figure", "denoising", "run", "--columns", "3"],
-    "measure": ["measure", "run", "--images", "4", "--last-stage-steps", "2"],
+    "measure": ["measure", "run", *BRIEFLY, "--images", "4"],
     "compress": ["compress", "run", "pets/00.png", "-o", "x.ddpm", "--steps", "2"],
     "table 1": ["reproduce", "table1", "run", "--images", "2"],
 }
@@ -192,10 +192,7 @@ def test_what_took_the_place_of_the_images_is_not_taken_for_them(measured, capsy
 def test_a_second_measure_on_other_images_changes_the_error_alone(measured, capsys):
     before, settings_before = load("run"), settings()
     capsys.readouterr()
-    assert (
-        main(["measure", "run", "--data", "others", "--images", "8", "--last-stage-steps", "2"])
-        == 0
-    )
+    assert main(["measure", "run", *BRIEFLY, "--data", "others", "--images", "8"]) == 0
     assert "trained on" not in capsys.readouterr().out
     after = load("run")
     assert (after.history, after.config) == (before.history, before.config)

@@ -16,6 +16,7 @@ from ddpm.cli import main
 from ddpm.data.cache import cache_folder, cached
 from ddpm.data.parquet import parquet_images
 from full_range import one_thread
+from helpers import BRIEFLY
 from mistakes import everything_below, refused
 from runs.small_run import TRAIN, newest, pictures, write
 from streams import standard_streams
@@ -206,16 +207,7 @@ NAMED = {
     "an image": lambda p: ["compress", "run", named("one.png", f"{STRANGE}.png"), "-o", "y"],
     "an archive": lambda p: ["compress", "run", "one.png", "-o", STRANGE],
     "figures": lambda p: ["evaluate", "run", "--bpd", "--images", "2", "--out", STRANGE],
-    "a measured model": lambda p: [
-        "measure",
-        "run",
-        "--images",
-        "2",
-        "--out",
-        STRANGE,
-        "--last-stage-steps",
-        "2",
-    ],
+    "a measured model": lambda p: ["measure", "run", *BRIEFLY, "--images", "2", "--out", STRANGE],
     "images": lambda p: [*TRAIN, "--data", named(write(p / "p", pictures(4)), STRANGE)],
     "one of the images": lambda p: [
         *TRAIN,
