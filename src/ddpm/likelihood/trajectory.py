@@ -48,24 +48,26 @@ def step_costs(schedule: NoiseSchedule, error: DenoisingError | SpectralError) -
     grouped = of_equal_size if isinstance(error, DenoisingError) else of_equal_ratio
     costs = np.full((total, total), np.inf)
     for t in range(1, total):
-        groups = grouped(np.sort(error.at(np.array([t])).reshape(-1)))
-        mse = np.array([group.mean() for group in groups])
-        sizes = np.array([group.size for group in groups])
+        ordered = np.sort(error.at(np.array([t])).reshape(-1))
+        begins = grouped(ordered)
+        sizes = np.diff(begins, append=ordered.size)
+        mse = np.add.reduceat(ordered, begins) / sizes
         weights = sizes / sizes.sum()
         costs[t, :t] = step_bits((snr[:t] - snr[t])[:, None], mse[None]) @ weights
     return costs
 
 
-def of_equal_size(ordered: Array) -> list[Array]:
-    """Rising errors in groups of equal size."""
-    return np.array_split(ordered, min(GROUPS, ordered.size))
+def of_equal_size(ordered: Array) -> NDArray[np.int64]:
+    """Where groups of equal size begin among rising errors."""
+    count = min(GROUPS, ordered.size)
+    return -(-np.arange(count) * ordered.size // count)
 
 
-def of_equal_ratio(ordered: Array) -> list[Array]:
-    """Rising errors in groups of equal ratio: those of frequencies span several powers of ten."""
+def of_equal_ratio(ordered: Array) -> NDArray[np.int64]:
+    """Where groups of equal ratio begin: errors of frequencies span several powers of ten."""
     edges = np.geomspace(ordered[0], ordered[-1], GROUPS + 1)[1:-1]
-    groups = np.split(ordered, np.searchsorted(ordered, edges))
-    return [group for group in groups if group.size]
+    begins = np.unique(np.append(0, np.searchsorted(ordered, edges)))
+    return begins[begins < ordered.size]
 
 
 def optimal_timesteps(
