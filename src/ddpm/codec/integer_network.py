@@ -176,25 +176,21 @@ class IntegerNetwork:
     def _units(self, x: Tensor, skipped: Tensor) -> Ints:
         """Sums of the last layer and of the skip in the mixture's units, within their limits."""
         k, c, bits = self.components, self.channels, self.layers[-1].bits + FRACTION
-
-        def part(begin: int, end: int, unit: float, low: int, high: int) -> Tensor:
-            scaled = x[:, begin * k : end * k] * (unit * 2.0**-bits)
-            return scaled.floor_().clamp_(low, high)
-
-        logits = part(0, 1, mixture.LOGIT, -mixture.LOGIT_LIMIT, mixture.LOGIT_LIMIT)
-        limit = mixture.MEAN_LIMIT
-        means = part(1, 1 + c, 2.0**MEAN_BITS, -limit, limit)
-        scale = 2.0 ** (MEAN_BITS - FIRST_BITS - self.skip.bits)
-        skipped = (skipped * scale).floor_().clamp_(-limit, limit)
-        means = (means.view(-1, c, k) + skipped[:, :, None]).flatten(1)
-        last = mixture.SCALES - 1
-        offset = round(mixture.SMALLEST * mixture.LOG_SCALE)
-        scales = part(1 + c, 1 + 2 * c, mixture.LOG_SCALE, offset, offset + last) - offset
-        slopes = part(
-            1 + 2 * c,
-            x.shape[1] // k,
-            2.0**mixture.SLOPE_BITS,
-            -mixture.SLOPE_LIMIT,
-            mixture.SLOPE_LIMIT,
+        counts = k, c * k, c * k, x.shape[1] - (1 + 2 * c) * k
+        logits, means, scales, slopes = (x * 2.0**-bits).split(counts, dim=1)
+        logits = _whole(logits, mixture.LOGIT, mixture.LOGIT_LIMIT)
+        means = _whole(means, 2.0**MEAN_BITS, mixture.MEAN_LIMIT)
+        skipped = _whole(
+            skipped, 2.0 ** (MEAN_BITS - FIRST_BITS - self.skip.bits), mixture.MEAN_LIMIT
         )
+        means = (means.view(-1, c, k) + skipped[:, :, None]).flatten(1)
+        offset = round(mixture.SMALLEST * mixture.LOG_SCALE)
+        scales = (scales * mixture.LOG_SCALE).floor_() - offset
+        scales = scales.clamp_(0, mixture.SCALES - 1)
+        slopes = _whole(slopes, 2.0**mixture.SLOPE_BITS, mixture.SLOPE_LIMIT)
         return torch.cat([logits, means, scales, slopes], dim=1).long().numpy()
+
+
+def _whole(x: Tensor, unit: float, limit: int) -> Tensor:
+    """x in units of which one has `unit`, rounded down, within a limit."""
+    return (x * unit).floor_().clamp_(-limit, limit)
