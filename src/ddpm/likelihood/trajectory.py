@@ -10,6 +10,7 @@ the image from where the ODE leads (`ddpm.likelihood.ode_error`), and another sh
 from __future__ import annotations
 
 import itertools
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +36,12 @@ def step_bits(gain: Array | float, mse: Array) -> Array:
     return 0.5 * np.log2(1 + gain * mse)
 
 
+@lru_cache(maxsize=2)  # the errors of a model in both kinds of coordinates
 def step_costs(schedule: NoiseSchedule, error: DenoisingError | SpectralError) -> Array:
     """[T, T]: expected bits/dim of the step from t (row) to s < t (column); inf elsewhere.
 
     Of many pixels, or coordinates, those with similar errors are priced together, at their mean.
+    The table is kept for the next call with the same objects, and can't be written to.
 
     Args:
         schedule: the whole chain.
@@ -54,6 +57,7 @@ def step_costs(schedule: NoiseSchedule, error: DenoisingError | SpectralError) -
         mse = np.add.reduceat(ordered, begins) / sizes
         weights = sizes / sizes.sum()
         costs[t, :t] = step_bits((snr[:t] - snr[t])[:, None], mse[None]) @ weights
+    costs.setflags(write=False)
     return costs
 
 
