@@ -37,7 +37,8 @@ def test_two_gaussians_are_told_apart_as_often_as_can_be():
     assert within(probe_accuracy(x[:2000], labels[:2000], x[2000:], labels[2000:]), best)
     assert within(folded_accuracy(x, labels), best)
     # Shifts and units do not matter, and a feature that is constant says nothing.
-    moved = np.concatenate([1e3 * x - 5, np.ones((4000, 1))], axis=1)
+    units = np.array([1e3, 1e-4, 7.0])  # a penalty without units would drop what tells the classes
+    moved = np.concatenate([units * x - 5, np.ones((4000, 1))], axis=1)
     assert folded_accuracy(moved, labels) == folded_accuracy(x, labels)
 
 
