@@ -156,7 +156,7 @@ def paths(model: Ddpm, options: Options, visited: set[int]) -> dict[tuple[str, i
     forbidden = np.setdiff1d(np.arange(schedule.num_timesteps), allowed)
     for variance in VARIANCES:
         spectral = variance == "spectral"
-        costs = step_costs(schedule, in_coordinates(model.denoising_error, spectral))
+        costs = step_costs(schedule, in_coordinates(model.denoising_error, spectral)).copy()
         costs[forbidden] = np.inf
         for end in options.ends:
             last = np.full(schedule.num_timesteps, np.inf)
