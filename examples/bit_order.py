@@ -13,11 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from scipy.fft import dctn
 
 import ddpm
-from ddpm.diffusion.rotation import CosineTransform
-from ddpm.likelihood.calibration import frequency_bands
-from ddpm.likelihood.trajectory import step_bits
 
 IMAGES, TIMES = 32, 32
 
@@ -36,22 +34,26 @@ def frequency_error(diffusion, denoiser, x_start, timesteps, seed=0):
         A `ddpm.DenoisingError`, whose `at` interpolates.
     """
     generator, errors = torch.Generator().manual_seed(seed), []
-    spectrum = CosineTransform(*x_start.shape[-2:])
     for timestep in timesteps.tolist():
         t = torch.full((len(x_start),), timestep)
         x_t = diffusion.q_sample(x_start, t, torch.randn(x_start.shape, generator=generator))
-        predicted = diffusion.p_mean_variance(denoiser, x_t, t).pred_xstart
-        errors.append((spectrum(predicted - x_start) ** 2).double().mean(dim=0).clamp(min=1e-12))
-    mse = torch.stack(errors).numpy()
+        wrong = diffusion.p_mean_variance(denoiser, x_t, t).pred_xstart - x_start
+        spectrum = dctn(wrong.double().numpy(), axes=(-2, -1), norm="ortho")
+        errors.append((spectrum**2).mean(axis=0).clip(min=1e-12))
+    mse = np.stack(errors)
     return ddpm.DenoisingError(timesteps, mse, np.zeros(len(mse)), len(x_start))
 
 
 def bits_of_steps(schedule, error):
-    """[T-1, h, w], what each step from T-1 down to 1 says of each pixel, summed over channels."""
+    """[T-1, h, w], what each step from T-1 down to 1 says of each pixel, summed over channels.
+
+    With the best variance for an error mse of the predicted x_0 that is 1/2 log2(1 + gain mse)
+    bits, the gain being how much the signal-to-noise ratio grows.
+    """
     falling = np.arange(schedule.num_timesteps - 1, 0, -1)
     gain = schedule.snr[falling - 1] - schedule.snr[falling]
     steps = zip(gain, falling, strict=True)
-    return np.stack([step_bits(g, error.at(t[None])[0]).sum(axis=0) for g, t in steps])
+    return np.stack([0.5 * np.log2(1 + g * error.at(t[None])[0]).sum(axis=0) for g, t in steps])
 
 
 def arrival(bits):
@@ -68,8 +70,12 @@ def row_by_row(height, width):
 
 
 def band_means(table):
-    """[..., bands], the mean of a table [..., h, w] over each band of frequencies."""
-    bands = frequency_bands(*table.shape[-2:])
+    """[..., bands], the mean of a table [..., h, w] over each band of frequencies.
+
+    Band 0 is the mean of the image, band 1 reaches 1.5 half waves far, every other twice as far.
+    """
+    radius = np.hypot(*np.indices(table.shape[-2:]))
+    bands = np.where(radius > 0, 1 + np.ceil(np.log2(radius.clip(1.5) / 1.5)), 0).astype(int)
     return np.stack([table[..., bands == i].mean(axis=-1) for i in range(bands.max() + 1)], axis=-1)
 
 
@@ -116,8 +122,11 @@ def main(argv=None):
     shape, schedule = model.format, model.diffusion.schedule
     source = ddpm.open_data(args.images, "test", image_size=shape.height, channels=shape.channels)
     x_start = shape.to_unit(source[torch.arange(args.count)])
-    times = ddpm.likelihood.denoising_error.measured_timesteps(schedule.num_timesteps, args.times)
-    error = frequency_error(model.diffusion, model.denoiser(), x_start, times)
+    if model.denoising_error is None:
+        raise SystemExit(f"the errors of {args.run} were not measured yet: ddpm measure {args.run}")
+    times = model.denoising_error.timesteps  # of the pixels' error: many at first, then fewer
+    some = np.linspace(0, len(times) - 1, min(args.times, len(times))).round().astype(int)
+    error = frequency_error(model.diffusion, model.denoiser(), x_start, times[some])
     pixels = bits_of_steps(schedule, model.denoising_error)
     frequencies = bits_of_steps(schedule, error)
     for name, bits in (("pixel", pixels), ("frequency", frequencies)):

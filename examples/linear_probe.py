@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 import ddpm
-from ddpm.evaluation.cifar10_classifier import cifar10_classifier
-from ddpm.evaluation.linear_probe import Accuracy, probe_accuracy
+from ddpm.evaluation import Accuracy, cifar10_classifier, probe_accuracy
 
 
 def some(path, split, count, shape):

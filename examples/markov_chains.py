@@ -7,11 +7,11 @@ from ddpm import GaussianDiffusion, make_schedule
 
 
 def weather(days: int = 10) -> np.ndarray:
-    """The belief over (sunny, rainy) after each day: [days, 2]."""
+    """The belief over (sunny, rainy) on each day, the first of which nobody knows: [days, 2]."""
     transition = np.array([[0.8, 0.2], [0.6, 0.4]])
     belief = np.array([0.5, 0.5])
-    history = []
-    for _ in range(days):
+    history = [belief]
+    for _ in range(days - 1):
         belief = belief @ transition
         history.append(belief)
     return np.array(history)

@@ -15,9 +15,6 @@ import torch
 from matplotlib.figure import Figure
 
 import ddpm
-from ddpm.diffusion.bound_terms import prior_bpd
-from ddpm.figures.grid import image_grid, to_picture
-from ddpm.provenance import Provenance
 
 SHOWN, COUNT = (1.0, 0.5, 0.25, 0.1), 6  # of the whole chain; samples of each
 
@@ -31,7 +28,7 @@ def prior_terms(diffusion, x_start):
     """
     ends = range(1, diffusion.num_timesteps + 1)
     cut = (diffusion.respace(np.arange(end)) for end in ends)
-    return np.array([float(prior_bpd(chain, x_start.double()).mean()) for chain in cut])
+    return np.array([float(ddpm.prior_bpd(chain, x_start.double()).mean()) for chain in cut])
 
 
 def cut_bounds(bound, prior):
@@ -64,10 +61,10 @@ def picture(model, prior, bounds, samples):
     for axes in (first, second):
         axes.grid(alpha=0.3)
     for axes, (end, images) in zip(rows, samples.items(), strict=True):
-        axes.imshow(np.asarray(image_grid(images, model.format, columns=len(images))))
+        axes.imshow(np.concatenate(list(model.format.to_display(images)), axis=1))
         axes.set(xticks=[], yticks=[])
         axes.set_ylabel(f"T = {end}", rotation=0, ha="right", va="center", labelpad=4)
-    return to_picture(figure)
+    return figure
 
 
 def main(argv=None):
@@ -89,8 +86,7 @@ def main(argv=None):
         end = round(share * len(prior))
         samples[end] = draw(model, end)
         print(f"T = {end}: L_T {prior[end - 1]:.2g}, the bound {bounds[end - 1]:.3f} bits/dim")
-    mark = Provenance.of(model, args.run, ()).chunks()
-    ddpm.data.exact_files.save_png(picture(model, prior, bounds, samples), args.out, mark)
+    picture(model, prior, bounds, samples).savefig(args.out, dpi=120)
 
 
 if __name__ == "__main__":

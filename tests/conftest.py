@@ -20,10 +20,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 import pytest
 import torch
 
+import typecheck
+
 
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Before the fixtures of a test."""
+    typecheck.begin()
 
 
 @pytest.hookimpl(wrapper=True)

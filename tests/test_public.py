@@ -1,5 +1,7 @@
 """The public face: what `import ddpm` offers, how fast, how typed, and what `help` says of it."""
 
+import ast
+import importlib
 import inspect
 import re
 import subprocess
@@ -10,6 +12,7 @@ import pytest
 
 import ddpm
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 TOUCHED = [
     "train",
     "load",
@@ -64,6 +67,26 @@ def test_the_parts_are_reachable_without_importing_them():
     rooms = {path.parent.name for path in home.glob("*/__init__.py")}
     modules = {path.stem for path in home.glob("[!_]*.py")}
     assert set(ddpm._PARTS) == rooms | modules
+
+
+def homes(tree):
+    """Where the code of an example has names of the package from: (module, name), however asked."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ddpm":
+            yield from ((node.module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Attribute):
+            parts = ast.unparse(node).split(".")
+            if parts[0] == "ddpm" and all(map(str.isidentifier, parts)):
+                yield ".".join(parts[:-1]), parts[-1]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_examples_use_public_names_only(path):
+    """Those of `ddpm`, or those that a part of it lists at its door."""
+    for module, name in homes(ast.parse(path.read_text(encoding="utf-8"))):
+        public = importlib.import_module(module) if module.startswith("ddpm") else None
+        if inspect.ismodule(public) and name not in ddpm._PARTS:
+            assert name in public.__all__, f"{module}.{name}"
 
 
 def loaded(statement):

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
         open_data,
         open_encoded,
     )
+    from ddpm.diffusion.bound_terms import prior_bpd
     from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion, PMeanVariance
+    from ddpm.diffusion.learned import schedule_from_log_snr
     from ddpm.diffusion.losses import training_loss
     from ddpm.diffusion.schedule import NoiseSchedule, make_schedule, schedule_from_betas
     from ddpm.errors import DdpmError
@@ -81,7 +83,9 @@ _HOMES = {
         "open_data",
         "open_encoded",
     ),
+    "ddpm.diffusion.bound_terms": ("prior_bpd",),
     "ddpm.diffusion.gaussian": ("Denoiser", "GaussianDiffusion", "PMeanVariance"),
+    "ddpm.diffusion.learned": ("schedule_from_log_snr",),
     "ddpm.diffusion.losses": ("training_loss",),
     "ddpm.diffusion.schedule": ("NoiseSchedule", "make_schedule", "schedule_from_betas"),
     "ddpm.errors": ("DdpmError",),
@@ -195,8 +199,10 @@ __all__ = [
     "open_data",
     "open_encoded",
     "pretrained",
+    "prior_bpd",
     "register",
     "schedule_from_betas",
+    "schedule_from_log_snr",
     "train",
     "training_loss",
 ]

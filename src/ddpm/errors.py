@@ -35,3 +35,8 @@ def whole_number(name: str, value: object, low: int) -> int:
         raise DdpmError(f"{name} must be a whole number, got {value!r}")
     check(int(value) >= low, f"{name} must be at least {low}, got {value}")
     return int(value)
+
+
+def one_of(name: str, value: object, options: tuple[str, ...]) -> None:
+    """Refuse a value outside `options`."""
+    check(value in options, f"{name} must be one of {', '.join(options)}, got {value!r}")

@@ -27,6 +27,7 @@ from ddpm.likelihood.held_out import HeldOut
 from ddpm.likelihood.plan import Plan
 from ddpm.likelihood.representation import activations
 from ddpm.likelihood.sampling_plan import sampler_and_plan
+from ddpm.networks.activations import layer_names
 from ddpm.networks.guidance import guided
 from ddpm.runs.checkpoint import description, model_tensors, save_checkpoint
 from ddpm.runs.history import History
@@ -98,6 +99,11 @@ class Ddpm(Compression):
     def num_parameters(self) -> int:
         """How many numbers training set."""
         return sum(parameter.numel() for parameter in self.network.parameters())
+
+    @property
+    def layers(self) -> list[str]:
+        """What the network calls its layers, those that see the image; `features` reads them."""
+        return layer_names(self.network)
 
     def to(self, device: str | torch.device) -> Ddpm:
         """Move the network; returns the model itself."""
@@ -356,8 +362,7 @@ class Ddpm(Compression):
         Args:
             images: of the model's format, as in `bound`.
             t: steps of diffusion, 1..T.
-            layer: by the name that the network gives it; `ddpm info` and
-                `ddpm.networks.activations.layer_names` list them.
+            layer: one of `layers`, or a part of one.
             seed: decides the noise, which depends on (seed, the image's pixels) only.
             batch_size: images in one network call, 256 by default, or fewer large ones.
             progress: counts images.

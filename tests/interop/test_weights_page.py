@@ -57,6 +57,8 @@ def test_every_command_of_the_page_works(place, capsys):
         more = AS_SMALL if words[1] == "train" else []
         if words[1] == "evaluate":
             more = ["--images", "2", "--steps", "4"]
+        if words[1] == "figure":
+            more = ["--steps", "20"]
         if words[1] == "measure":
             more = ["--images", "4", "--timesteps", "6", "--last-stage-steps", "3"]
         assert main([*words[1:], *more]) == 0, command

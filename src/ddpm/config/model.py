@@ -8,12 +8,12 @@ from typing import Literal, Protocol, runtime_checkable
 
 from torch import nn
 
-from ddpm.config.ranges import at_least, one_of
+from ddpm.config.ranges import at_least
 from ddpm.data.images import Shape
 from ddpm.diffusion.gaussian import GaussianDiffusion, PredictionType, VarianceType
 from ddpm.diffusion.learned import LearnedLogSnr
 from ddpm.diffusion.schedule import ScheduleName, make_schedule, schedule_from_betas
-from ddpm.errors import check
+from ddpm.errors import check, one_of
 from ddpm.networks.experts import Experts
 from ddpm.networks.unet import UNet, Variant
 from ddpm.registry import register

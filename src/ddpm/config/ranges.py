@@ -8,8 +8,3 @@ from ddpm.errors import check
 def at_least(name: str, value: float, low: float) -> None:
     """Refuse a value below `low`."""
     check(value >= low, f"{name} must be at least {low:g}, got {value:g}")
-
-
-def one_of(name: str, value: str, options: tuple[str, ...]) -> None:
-    """Refuse a value outside `options`."""
-    check(value in options, f"{name} must be one of {', '.join(options)}, got '{value}'")

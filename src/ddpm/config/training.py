@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ddpm.config.ranges import at_least, one_of
+from ddpm.config.ranges import at_least
 from ddpm.diffusion.losses import LossType
-from ddpm.errors import check
+from ddpm.errors import check, one_of
 from ddpm.runtime.device import Precision
 
 LABEL_DROPOUT = 0.1  # by default, as Ho & Salimans (2022) recommend

@@ -13,10 +13,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.errors import check
+from ddpm.errors import DdpmError
 
 Images = Float[Tensor, "b *dims"]
 Times = Int[Tensor, " b"]
+WHOLE = (torch.int16, torch.int32, torch.int64)  # others PyTorch takes for masks
+
+
+def kind(value: object) -> str:
+    """What a wrong argument is, for a message."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    return f"{type(value).__name__} {value!r:.40}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,22 +45,44 @@ class ForwardProcess:
         """T, the number of steps of the chain."""
         return self.schedule.num_timesteps
 
-    def refuse_other_times(self, t: Times) -> None:
-        """Where t is at hand: on a GPU, to look at it would be to wait for it.
+    def refuse_misfits(self, t: Times, *images: Images) -> None:
+        """Images and time indices that this chain cannot take.
 
         Args:
-            t: [b], time indices of this chain.
+            t: [b], time indices of this chain; whether they lie in it is seen on a CPU only,
+                because on a GPU to look at them would be to wait for them.
+            images: [b, ...] each, of one shape.
 
         Raises:
-            DdpmError: one of them lies outside of 0..T-1.
+            DdpmError: images are no floats or differ in shape or device, or t is no vector of b
+                indices from 0..T-1.
         """
+        first = images[0]
+        for x in images:
+            if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim == 0:
+                raise DdpmError(
+                    f"images and noise must be floating-point tensors [b, ...], got {kind(x)}; "
+                    "grey levels become images in [-1, 1] by `to_unit` of their format"
+                )
+            if x.shape != first.shape or x.device != first.device:
+                raise DdpmError(
+                    "images and noise of one call must have one shape and device, got "
+                    f"{kind(first)} on {first.device} and {kind(x)} on {x.device}"
+                )
+        if not isinstance(t, Tensor) or t.dtype not in WHOLE or t.shape != first.shape[:1]:
+            raise DdpmError(
+                "t must be a tensor of whole numbers, one for each image, such as "
+                f"torch.full(({len(first)},), 5), got {kind(t)}"
+            )
+        if t.device != first.device:
+            raise DdpmError(f"t is on {t.device} and the images are on {first.device}")
         if t.device.type == "cpu" and len(t) > 0:
             low, high = (int(end) for end in t.aminmax())
-            check(
-                low >= 0 and high < self.num_timesteps,
-                f"t must lie in 0..{self.num_timesteps - 1}, where 0 is the first step of "
-                f"diffusion, got {low if low < 0 else high}",
-            )
+            if low < 0 or high >= self.num_timesteps:
+                raise DdpmError(
+                    f"t must lie in 0..{self.num_timesteps - 1}, where 0 is the first step of "
+                    f"diffusion, got {low if low < 0 else high}"
+                )
 
     def coefficient(self, name: str, t: Times, like: Tensor) -> Tensor:
         """The schedule's constant `name` at times t, [b, 1, ...], to broadcast against `like`.
@@ -84,6 +114,7 @@ class ForwardProcess:
         Returns:
             The mean, [b, ...]; the others, [b, 1, ...], broadcast against it.
         """
+        self.refuse_misfits(t, x_start)
         mean = self.coefficient("sqrt_alphas_cumprod", t, x_start) * x_start
         log_variance = self.coefficient("log_one_minus_alphas_cumprod", t, x_start)
         variance = self.coefficient("sqrt_one_minus_alphas_cumprod", t, x_start) ** 2
@@ -98,9 +129,9 @@ class ForwardProcess:
             noise: eps, standard normal, [b, ...].
 
         Raises:
-            DdpmError: a t is out of range.
+            DdpmError: they do not fit together, or a t is out of range.
         """
-        self.refuse_other_times(t)
+        self.refuse_misfits(t, x_start, noise)
         return self._combine(
             "sqrt_alphas_cumprod", x_start, "sqrt_one_minus_alphas_cumprod", noise, t
         )
@@ -119,6 +150,7 @@ class ForwardProcess:
         Returns:
             The mean, [b, ...]; the others, [b, 1, ...], broadcast against it.
         """
+        self.refuse_misfits(t, x_start, x_t)
         mean = self._combine("posterior_mean_coef1", x_start, "posterior_mean_coef2", x_t, t)
         variance = self.coefficient("posterior_variance", t, x_t)
         log_variance = self.coefficient("posterior_log_variance_clipped", t, x_t)
@@ -131,6 +163,7 @@ class ForwardProcess:
             epsilon, x_t: the noise and x_t, [b, ...].
             t: [b].
         """
+        self.refuse_misfits(t, epsilon, x_t)
         return (
             self.coefficient("sqrt_recip_alphas_cumprod", t, x_t) * x_t
             - self.coefficient("sqrt_recipm1_alphas_cumprod", t, x_t) * epsilon
@@ -143,5 +176,6 @@ class ForwardProcess:
             x_start, x_t: x_0 and x_t, [b, ...].
             t: [b].
         """
+        self.refuse_misfits(t, x_start, x_t)
         scaled = self.coefficient("sqrt_alphas_cumprod", t, x_t) * x_start
         return (x_t - scaled) / self.coefficient("sqrt_one_minus_alphas_cumprod", t, x_t)

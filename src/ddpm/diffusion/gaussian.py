@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ddpm.diffusion.forward import ForwardProcess, Images, Times
 from ddpm.diffusion.rotation import Rotation
-from ddpm.errors import DdpmError, check
+from ddpm.errors import DdpmError, check, one_of
 
 PredictionType = Literal["epsilon", "sample", "previous_mean", "v_prediction"]
 VarianceType = Literal[
@@ -201,6 +201,7 @@ class GaussianDiffusion(ForwardProcess):
             to: the prediction type; this model's by default.
         """
         to = to or self.prediction_type
+        one_of("the prediction type", to, get_args(PredictionType))
         if to == "epsilon":
             return self.epsilon_from_xstart(x_start, x_t, t)
         if to == "sample":
@@ -238,9 +239,10 @@ class GaussianDiffusion(ForwardProcess):
             t: [b], time indices of this chain.
 
         Raises:
-            DdpmError: the answer has another shape than [b, c or 2c, ...], or a t is out of range.
+            DdpmError: the answer has another shape than [b, c or 2c, ...], t does not fit the
+                images, or is out of range.
         """
-        self.refuse_other_times(t)
+        self.refuse_misfits(t, x_t)
         output = denoiser(x_t, self.timesteps(t))
         channels = x_t.shape[1] * (2 if self.learns_variance else 1)
         expected = (x_t.shape[0], channels, *x_t.shape[2:])

@@ -9,7 +9,7 @@ is a smooth function of lambda. The T - 1 differences are shares of the distance
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softmax
 
 from ddpm.diffusion.gaussian import GaussianDiffusion
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedule import NoiseSchedule, numbers
 from ddpm.errors import DdpmError, check
 
 LogSnr = Float[Tensor, " T"]
@@ -34,16 +34,16 @@ def log_snr(schedule: NoiseSchedule) -> NDArray[np.float64]:
     return np.log(schedule.alphas_cumprod) - schedule.log_one_minus_alphas_cumprod
 
 
-def schedule_from_log_snr(values: NDArray[np.float64]) -> NoiseSchedule:
+def schedule_from_log_snr(values: Sequence[float] | NDArray[np.float64]) -> NoiseSchedule:
     """The schedule of given log signal-to-noise ratios.
 
     Args:
         values: [T], lambda_t, strictly falling.
 
     Raises:
-        DdpmError: they do not fall, are not finite, or so large that abar_t is 1.
+        DdpmError: they do not fall, are no finite numbers, or so large that abar_t is 1.
     """
-    values = np.asarray(values, dtype=np.float64)
+    values = numbers("log signal-to-noise ratios", values)
     check(values.ndim == 1 and values.size > 0, "log signal-to-noise ratios must be a vector [T]")
     check(bool(np.isfinite(values).all()), "log signal-to-noise ratios must all be finite numbers")
     rising = np.flatnonzero(np.diff(values) >= 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ddpm.diffusion.bound_terms import mean_over_dims, vb_term_from_p
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
+from ddpm.errors import one_of
 
 LossType = Literal["simple", "vlb", "hybrid"]
 HYBRID_WEIGHT = 1e-3  # Nichol & Dhariwal 2021, lambda in L_simple + lambda L_vlb
@@ -41,8 +42,10 @@ def training_loss(
         [b]; simple has no unit, vlb is in bits/dim.
 
     Raises:
-        DdpmError: the network's output has another shape than it should, or a t is out of range.
+        DdpmError: an unknown loss, a network whose output has another shape than it should, images
+            that are no floats, noise of another shape, or a t out of range.
     """
+    one_of("the loss", loss_type, get_args(LossType))
     x_t = diffusion.q_sample(x_start, t, noise)
     output = diffusion.model_output(denoiser, x_t, t)
     prediction, variance_output = diffusion.split(output)

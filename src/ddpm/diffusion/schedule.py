@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm.errors import DdpmError, check
+from ddpm.errors import DdpmError, check, whole_number
 
 Array = NDArray[np.float64]
 MOST = 1_000_000  # timesteps, far more than any model has
@@ -32,8 +33,8 @@ class NoiseSchedule:
         ratios: [T] of a respaced chain, 1 - beta_t where that is too small for a beta to tell.
 
     Raises:
-        DdpmError: betas are empty, not a vector, not finite or out of range, or the first of them
-            is lost in rounding.
+        DdpmError: betas are empty, not a vector, no finite numbers, out of range, or one of them is
+            lost in rounding.
     """
 
     betas: Array
@@ -55,7 +56,7 @@ class NoiseSchedule:
     fixed_large_variance: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        betas = np.array(self.betas, dtype=np.float64)
+        betas = numbers("betas", self.betas)
         check(betas.ndim == 1 and betas.size > 0, "betas must be a vector with at least one entry")
         check(bool(np.isfinite(betas).all()), "betas must all be finite numbers")
         bad = np.flatnonzero((betas <= 0) | (betas > 1))
@@ -77,11 +78,15 @@ class NoiseSchedule:
         if self.ratios is not None:
             alphas = np.where(self.ratios < TINY, self.ratios, alphas)
         abar = np.cumprod(alphas)
-        check(
-            bool(abar[0] < 1),
-            f"betas[0] is {betas[0]:g}, so small that abar is 1 and x_1 has no noise in it; "
-            "make it 1e-12 or more",
-        )
+        lost = np.flatnonzero((np.diff(abar, prepend=1.0) >= 0) & (abar > 0))
+        if lost.size:
+            at = f"betas[{lost[0]}] is {betas[lost[0]]:g}, so small that "
+            raise DdpmError(
+                f"{at}abar is 1 and x_1 has no noise in it; make it 1e-12 or more"
+                if lost[0] == 0
+                else f"{at}abar is the same before and after, and x_t has no more noise than "
+                "x_{t-1}; make it 1e-12 or more"
+            )
         abar_prev = np.append(1.0, abar[:-1])
         variance = betas * (1.0 - abar_prev) / (1.0 - abar)  # Eq. 7, beta~_t
         # beta~_0 is 0, so its entry is replaced by the next one, as in the authors' code.
@@ -159,6 +164,14 @@ class NoiseSchedule:
         return NoiseSchedule(1.0 - ratios, self.timesteps[steps], ratios)
 
 
+def numbers(name: str, values: object) -> Array:
+    """As float64, a copy; refused under its name if that is not possible."""
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DdpmError(f"{name} must be a vector of numbers, got {repr(values)[:60]}") from None
+
+
 def _warmup(start: float, end: float, total: int, fraction: float) -> Array:
     betas = np.full(total, end, dtype=np.float64)
     length = int(total * fraction)
@@ -212,11 +225,12 @@ def make_schedule(
     Raises:
         DdpmError: unknown name, T out of range, or betas out of range.
     """
-    check(timesteps >= 1, f"the number of diffusion steps T must be at least 1, got {timesteps}")
+    timesteps = whole_number("the number of diffusion steps T", timesteps, 1)
     check(timesteps <= MOST, f"T must be at most {MOST:,}, got {timesteps:,}")
     check(
-        0 < beta_start <= beta_end <= 1,
-        f"betas need 0 < beta_start <= beta_end <= 1, got {beta_start:g} and {beta_end:g}",
+        all(isinstance(x, Real) for x in (beta_start, beta_end))
+        and 0 < beta_start <= beta_end <= 1,
+        f"betas need 0 < beta_start <= beta_end <= 1, got {beta_start!r} and {beta_end!r}",
     )
     if name == "linear":
         betas = np.linspace(beta_start, beta_end, timesteps, dtype=np.float64)
@@ -251,4 +265,4 @@ def schedule_from_betas(betas: Sequence[float] | Array) -> NoiseSchedule:
     Raises:
         DdpmError: betas out of range.
     """
-    return NoiseSchedule(np.asarray(betas, dtype=np.float64))
+    return NoiseSchedule(numbers("betas", betas))

@@ -1,5 +1,6 @@
 """Sample quality: distances between sets of images, and what a classifier makes of them."""
 
+from ddpm.evaluation.cifar10_classifier import cifar10_classifier
 from ddpm.evaluation.digit_recogniser import DigitRecogniser
 from ddpm.evaluation.features import Features, get_features
 from ddpm.evaluation.frechet import (
@@ -10,6 +11,7 @@ from ddpm.evaluation.frechet import (
 )
 from ddpm.evaluation.image_sets import ImageSet, SourceSet, open_set
 from ddpm.evaluation.kernel import KernelDistance, kernel_distance
+from ddpm.evaluation.linear_probe import Accuracy, probe_accuracy
 from ddpm.evaluation.manifolds import precision_recall
 from ddpm.evaluation.measured import Measured, disk, measure
 from ddpm.evaluation.quality import Figure, compare
@@ -18,6 +20,7 @@ from ddpm.evaluation.statistics import Moments, Statistics, statistics_of
 from ddpm.evaluation.statistics_file import read_statistics, write_statistics
 
 __all__ = [
+    "Accuracy",
     "ClassifierScore",
     "DigitRecogniser",
     "Features",
@@ -29,6 +32,7 @@ __all__ = [
     "SourceSet",
     "Statistics",
     "check_frechet",
+    "cifar10_classifier",
     "classifier_score",
     "compare",
     "disk",
@@ -40,6 +44,7 @@ __all__ = [
     "open_set",
     "pixel_frechet_distance",
     "precision_recall",
+    "probe_accuracy",
     "read_statistics",
     "statistics_of",
     "write_statistics",

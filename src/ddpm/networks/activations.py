@@ -11,7 +11,8 @@ from torch.utils.hooks import RemovableHandle
 from ddpm.errors import DdpmError, check
 from ddpm.networks.experts import Experts
 
-INSIDE = (nn.ModuleList, nn.ModuleDict, nn.Sequential)  # whose parts are layers, not themselves
+LISTS = (nn.ModuleList, nn.ModuleDict)
+INSIDE = (*LISTS, nn.Sequential)  # whose parts are layers, not themselves
 VECTORS = (nn.Linear, nn.Embedding)  # told of the time and the class, and not of the image
 
 
@@ -56,9 +57,12 @@ def check_layers(network: nn.Module, layers: Sequence[str]) -> None:
     layer_list = ", ".join(layer_names(network))
     check(len(layers) > 0, f"no layer is named; the layers are {layer_list}")
     for layer in layers:
+        called = layers_called(network, layer) if isinstance(layer, str) else []
+        check(len(called) > 0, f"this network has no layer {layer!r}; its layers are {layer_list}")
         check(
-            len(layers_called(network, layer)) > 0,
-            f"this network has no layer {layer!r}; its layers are {layer_list}",
+            not any(isinstance(part, LISTS) for part in called),
+            f"{layer!r} is a list of layers and computes nothing itself; the layers are "
+            f"{layer_list}",
         )
 
 

@@ -41,6 +41,7 @@ GRID = 64  # images of a sample grid, and held-out images whose bits/dim are est
 DRAWS = 8  # timesteps of each of these images
 QUICK = 50  # network calls of a sample grid
 ROWS = 16  # of a grid of samples of a conditional model
+SHOWS = 0.05  # abar_T above which samples that begin with pure noise begin with something else
 
 log = logging.getLogger("ddpm")
 
@@ -159,6 +160,14 @@ class Session:
         self.throughput = Throughput(state)
         if training.optimizer != "adam" and parallel.is_main():
             log.info("the weights are moved by %s", state.optimizers)
+        left = state.diffusion.schedule.alphas_cumprod[-1]
+        if left > SHOWS and parallel.is_main():
+            log.warning(
+                "the schedule ends at abar = %.2g, where x_T still shows the image, but samples "
+                "begin with pure noise; raise diffusion.beta_end (20 / T is the paper's) or "
+                "diffusion.timesteps",
+                left,
+            )
         self.begun, self.earlier, self.first = time.monotonic(), state.seconds, state.step
         self.losses: list[Tensor] = []
         self.saved_at = state.step
