@@ -48,6 +48,15 @@ SHARED = ("train", "sample", "evaluate", "measure")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:  # while something was imported, which takes seconds
+        print("ddpm: interrupted", file=sys.stderr)
+        return 130
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    """Import what the command needs, and run it."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     wait_briefly()
     speak_plainly()

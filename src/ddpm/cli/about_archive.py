@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ddpm.cli.outcome import tell
 from ddpm.codec import parse
-from ddpm.codec.header import GENERAL, MAGIC, SINGLE, Header
+from ddpm.codec.header import GENERAL, MAGIC, SINGLE, File, Header
 
 LISTED = 20  # names that are shown
 
@@ -41,22 +41,28 @@ def about_archive(path: Path) -> None:
         images=header.count,
         bytes=len(data),
         missing=header.length - len(file.payload),
-        **dict(rows(header, len(data))[1:2]),
+        surplus=file.surplus,
+        **dict(rows(file, len(data))[1:2]),
+        steps=None if header.route is None else header.route.timesteps,
+        names=header.names,
     )
-    for key, value in rows(header, len(data)):
+    for key, value in rows(file, len(data)):
         table.add_row(key, escape(value))
     missing = header.length - len(file.payload)
+    if file.surplus:
+        table.add_row("after its end", f"{file.surplus:,} bytes that are no part of it")
     table.add_row("complete", "yes" if not missing else f"no, {missing:,} bytes are missing")
     Console().print(table)
 
 
-def rows(header: Header, size: int) -> list[tuple[str, str]]:
+def rows(file: File, size: int) -> list[tuple[str, str]]:
     """Names and values."""
+    header, before = file.header, size - len(file.payload) - file.surplus
     digits = header.model_bits // 4
     found = [
         ("images", f"{header.count:,}"),
         ("sizes", sizes_of(header)),
-        ("bytes", f"{size:,}, {size - header.length:,} of them the header"),
+        ("bytes", f"{size:,}, {before:,} of them the header"),
         ("parts", f"{len(header.parts):,}, decoded one by one"),
         ("needs the model", f"whose fingerprint ends in {header.model:0{digits}x}"),
     ]
@@ -68,8 +74,10 @@ def rows(header: Header, size: int) -> list[tuple[str, str]]:
         steps = ", ".join(map(str, header.route.timesteps))
         found.append(("steps", f"{header.route.steps}, at t = {steps} (from 0)"))
     if header.names is not None:
-        more = f" and {header.count - LISTED:,} more" * (header.count > LISTED)
-        found.append(("names", ", ".join(header.names[:LISTED]) + more))
+        more = f", and {header.count - LISTED:,} more (--json tells all)" * (header.count > LISTED)
+        # Anybody may have made the file, and a name might steer the terminal.
+        shown = [name if name.isprintable() else repr(name) for name in header.names[:LISTED]]
+        found.append(("names", ", ".join(shown) + more))
     return found
 
 

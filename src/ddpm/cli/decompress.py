@@ -17,7 +17,7 @@ from ddpm.cli.parse import parse, positional
 from ddpm.cli.progress import progress_bar
 from ddpm.codec import Header, Reconstruct
 from ddpm.codec import parse as parse_file
-from ddpm.codec.names import written_names
+from ddpm.codec.names import LONGEST, written_names
 from ddpm.data.exact_files import image_paths, numbered, write_images
 from ddpm.data.foreign import HEAD, what_bytes_are
 from ddpm.errors import DdpmError, check
@@ -57,6 +57,7 @@ def run(argv: Sequence[str]) -> int:
         name, path, rest = path, rest[0], rest[1:]
     args = parse(Decompress, rest, f"decompress {name or '[RUN]'} {path or 'FILE'}")
     out = user_path(args.out)
+    check(bool(args.only) or "--only" not in rest, "--only needs names or numbers of images")
     everything = read(path)
     data = prefix(everything, args.bytes, args.fraction)
     file = parse_file(data)
@@ -67,6 +68,10 @@ def run(argv: Sequence[str]) -> int:
         result = model.decompress(
             file, only=numbers, reconstruct=args.reconstruct, progress=progress
         )
+    check(
+        len(result.images) > 0,
+        f"none of these images has arrived in {len(data):,} bytes; use more of the file",
+    )
     write_images(
         result.images,
         [paths[number] for number in result.numbers],
@@ -105,10 +110,10 @@ def wanted(header: Header, only: Sequence[str]) -> list[int] | None:
     known = {name: number for number, name in enumerate(header.names or ())}
     found = []
     for word in only:
-        number = known.get(word, int(word) if word.isdecimal() else -1)
+        number = known.get(word, int(word) if word.isdecimal() and len(word) < 10 else -1)
         check(
             0 <= number < header.count,
-            f"there is no image {word!r} in the file, which holds {header.count:,}; see "
+            f"there is no image {word[:LONGEST]!r} in the file, which holds {header.count:,}; see "
             "`ddpm info FILE`",
         )
         found.append(number)
@@ -138,6 +143,7 @@ def marks(model: Ddpm, name: str, path: str, data: bytes, args: Decompress) -> d
 def read(path: str) -> bytes:
     """All of a file, of a pipe, or of what comes in (-)."""
     if path == "-":
+        check(sys.stdin is not None, "nothing can come in (-), for the standard input is closed")
         return sys.stdin.buffer.read()
     file = user_path(path)
     check(exists(file), f"{file} does not exist")
@@ -158,5 +164,5 @@ def prefix(data: bytes, size: int | None, fraction: float | None) -> bytes:
         f"--fraction must lie in (0, 1], got {fraction}",
     )
     if fraction is not None:
-        return data[: round(len(data) * fraction)]
+        return data[: max(round(len(data) * fraction), 1)]
     return data[:size]

@@ -121,10 +121,12 @@ def varint(value: int) -> bytes:
 
 
 class File(NamedTuple):
-    """A file that was parsed: what its header says, and as much of the payload as is there."""
+    """A file that was parsed: what its header says, as much of the payload as is there, and how
+    many bytes come after its end."""
 
     header: Header
     payload: bytes
+    surplus: int = 0
 
     @property
     def is_complete(self) -> bool:
@@ -195,7 +197,8 @@ def parse(data: bytes) -> File:
     else:
         model |= int.from_bytes(reader.bytes(2), "little") << SINGLE_MODEL_BITS
         header = _general(reader, model)
-    return File(header, data[reader.position : reader.position + header.length])
+    end = reader.position + header.length
+    return File(header, data[reader.position : end], max(len(data) - end, 0))
 
 
 def _general(reader: _Reader, model: int) -> Header:

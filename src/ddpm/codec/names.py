@@ -17,8 +17,13 @@ from ddpm.errors import DdpmError, check
 
 MOST_BYTES = 1 << 26  # of all names of a file
 LONGEST = 255  # bytes of each part of a path
-FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"\\|?*\ud800-\udfff]')
-DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
+# Some that systems forbid, and those that would steer a terminal or turn the text around.
+FORBIDDEN = re.compile(
+    r'[\x00-\x1f\x7f-\x9f<>:"\\|?*\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]'
+)
+DEVICES = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE
+)
 ADVICE = "leave the names out with --no-names"
 
 
@@ -38,9 +43,9 @@ def unpack_names(data: bytes, count: int) -> tuple[str, ...]:
         found = stream.decompress(data, MOST_BYTES).decode()
     except (zlib.error, UnicodeDecodeError) as error:
         raise DdpmError("the names in the file are damaged; fetch it again") from error
-    names = tuple(found.split("\0"))
-    check(stream.eof and len(names) == count, "the names in the file are damaged; fetch it again")
-    return names
+    whole = stream.eof and found.count("\0") == count - 1
+    check(whole, "the names in the file are damaged; fetch it again")
+    return tuple(found.split("\0"))
 
 
 def why_not(name: str) -> str | None:
@@ -75,6 +80,11 @@ def check_names(names: Sequence[str]) -> None:
         DdpmError: says which, why, and what to do.
     """
     taken: dict[str, str] = {}
+    size = sum(len(name.encode(errors="surrogatepass")) + 1 for name in names)
+    check(
+        size <= MOST_BYTES,
+        f"the names have {size:,} bytes, and a file holds {MOST_BYTES:,}; {ADVICE}",
+    )
     for name in names:
         reason = why_not(name)
         check(reason is None, f"the name {name!r} {reason}; rename it, or {ADVICE}")
