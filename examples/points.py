@@ -353,7 +353,8 @@ def tell(name, found):
         print(
             f"{name}, t = {row['t']}, noise {row['noise']:.2f}, of which x_t tells "
             f"{100 * row['told']:.0f} %: score off by {100 * row['error']:.1f} %, curl "
-            f"{100 * row['curl']:.1f} % of the Jacobian; energies of two points differ by {row['energy']:.2f} nats, learned ones are off by "
+            f"{100 * row['curl']:.1f} % of the Jacobian; energies "
+            f"of two points differ by {row['energy']:.2f} nats, learned ones are off by "
             f"{row['energy error']:.2f}, two ways by {row['two ways']:.2f}"
         )
     mean, deviation = found["fresh"]

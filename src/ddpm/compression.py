@@ -116,6 +116,8 @@ class Compression:
     ) -> bytes:
         """One file that holds the images without loss; every prefix of it decodes.
 
+        Keep the file of the model: unlike `ddpm compress`, this does not pin a run's checkpoint.
+
         Args:
             images: uint8 grey levels, [c, h, w] each, of the model's channels and any sizes, or
                 anything of `ddpm.data.inputs.ImageLike`.

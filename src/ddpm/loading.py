@@ -27,11 +27,11 @@ from ddpm.likelihood.held_out import HeldOut
 from ddpm.model import Ddpm
 from ddpm.pretrained import pretrained
 from ddpm.runs.checkpoint import TRAINING, Tensors, load_checkpoint, save_checkpoint
-from ddpm.runs.folder import RunFolder, load_newest
+from ddpm.runs.folder import RunFolder, load_newest, pinned_by
 from ddpm.runs.history import History
 from ddpm.runtime.atomic import to_json, write_text
 from ddpm.runtime.device import Precision, best_device
-from ddpm.runtime.paths import user_path
+from ddpm.runtime.paths import exists, user_path
 
 log = logging.getLogger("ddpm")
 
@@ -152,11 +152,7 @@ def load_for_file(
         model = model.given(label, guidance)
         files = [file, *checkpoints_beside(file)] if user_path(path).is_dir() else [file]
         return _fitting(files, header, label, guidance) or model, str(path)
-    runs = [RunFolder(folder) for folder in sorted(RUNS.glob("*"))]
-    files = [*pretrained().values()]
-    for run in runs:
-        files += [*run.pinned(), *reversed(run.checkpoints())]
-    for file in dict.fromkeys(files):
+    for file in files_here():
         fitting = _fitting([file], header, label, guidance)
         if fitting is not None:
             return fitting, file.stem if file in pretrained().values() else str(file)
@@ -166,11 +162,28 @@ def load_for_file(
     )
 
 
+def files_here() -> list[Path]:
+    """Where `load_for_file` looks if no path is given: models that come with the package, and the
+    checkpoints of the runs in `runs`."""
+    runs = [RunFolder(folder) for folder in sorted(RUNS.glob("*"))]
+    files = [*pretrained().values(), *[file for run in runs for file in checkpoints_of(run)]]
+    return list(dict.fromkeys(files))
+
+
 def checkpoints_beside(file: Path) -> list[Path]:
-    """The other checkpoints of the run of a checkpoint: those that archives need, then the newest
-    first."""
+    """The other checkpoints of the run of a checkpoint; see `checkpoints_of`."""
     run = RunFolder.of(file)
-    return [] if run is None else [*run.pinned(), *reversed(run.checkpoints())]
+    return [] if run is None else checkpoints_of(run)
+
+
+def checkpoints_of(run: RunFolder) -> list[Path]:
+    """Those that archives need, then the newest first."""
+    try:
+        pinned = run.pinned()
+    except DdpmError as error:
+        log.warning("%s", error)
+        pinned = []
+    return [*pinned, *reversed(run.checkpoints())]
 
 
 def _fitting(
@@ -185,15 +198,19 @@ def _fitting(
     return None
 
 
-def store_measured(model: Ddpm, file: Path) -> None:
+def store_measured(model: Ddpm, file: Path) -> Path:
     """Add what was measured of a model, and its last stage, to the file it was loaded from.
 
     Where the file says nothing of the images it was trained on, what the model knows of them now is
-    added too, there and then in the `config.json` of the run, if there is one.
+    added too, there and then in the `config.json` of the run, if there is one. A file that is
+    pinned by now stays as it is, and the model is saved beside it.
 
     Args:
         model: just measured, for the null class if it knows classes.
         file: see `load_with_file`.
+
+    Returns:
+        The file that holds it.
 
     Raises:
         DdpmError: a file cannot be written; it stays as it was.
@@ -211,6 +228,9 @@ def store_measured(model: Ddpm, file: Path) -> None:
     parts = [part for part in (model.denoising_error, model.coding, model.held_out) if part]
     for part in parts:
         kept |= part.tensors()
+    if may_be_needed(file):
+        model.save(beside := name_beside(file))
+        return beside
     save_checkpoint(file, kept, described)
     if adopted and run is not None and run.config.is_file():
         said: dict[str, Any] = {}
@@ -218,3 +238,21 @@ def store_measured(model: Ddpm, file: Path) -> None:
             said = dict(json.loads(run.config.read_bytes()))
         said |= {**described["config"], "images": described["history"]["facts"]}
         write_text(run.config, to_json(said, indent=2) + "\n")
+    return file
+
+
+def may_be_needed(file: Path) -> bool:
+    """Whether an archive needs a file, or nobody can say."""
+    try:
+        return pinned_by(file) is not None
+    except DdpmError:
+        return True
+
+
+def name_beside(file: Path) -> Path:
+    """A free name for the measured model of a file that is not changed."""
+    found, number = file.with_name(f"measured-{file.name}"), 1
+    while exists(found):
+        number += 1
+        found = file.with_name(f"measured-{number}-{file.name}")
+    return found

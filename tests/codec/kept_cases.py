@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from data.odd_pictures import SHORT, STORED, encoded, ifd, orientation, tiff
-from data.png_writer import GREY, RGB, WIDE_PRIMARIES, chunk, exif, write_png
+from data.odd_pictures import FRACTION, SHORT, STORED, encoded, ifd, orientation, tiff
+from data.png_writer import GREY, RGB, SRGB_PRIMARIES, WIDE_PRIMARIES, chunk, exif, write_png
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -63,6 +63,32 @@ def wide(samples):
     return samples.astype(np.uint16) * 257
 
 
+def camera(space, index=None):
+    """EXIF that names its colour space, and perhaps its interoperability index."""
+    told = Image.Exif()
+    told[0x8769] = {0xA001: space, **({0xA005: {1: index}} if index else {})}
+    return told.tobytes().removeprefix(b"Exif\0\0")
+
+
+def fractions(tag, *values):
+    """An entry of a TIFF."""
+    data = b"".join(struct.pack("<LL", value, 100000) for value in values)
+    return tag, FRACTION, len(values), data
+
+
+def code_points(primaries, curve):
+    """An AVIF that says these instead of sRGB's."""
+    data = encoded(COLOURS, "AVIF")
+    assert data.count(AVIF_SRGB) == 1
+    return data.replace(AVIF_SRGB, b"colrnclx" + struct.pack(">HH", primaries, curve))
+
+
+AVIF_SRGB = b"colrnclx" + struct.pack(">HH", 1, 13)
+PPM = b"P6 8 8 255\n" + COLOURS.tobytes()
+PGM = b"P5 8 8 255\n" + GREYS.tobytes()
+PBM = b"P4 8 8\n" + np.packbits(BITS == 0).tobytes()
+PLAIN = b"P2 # by hand\n8 8 255\n" + b" ".join(b"%d" % grey for grey in GREYS.flat) + b"\n"
+
 KEPT = {
     "a.jpg": Case(encoded(COLOURS, "JPEG")),
     "a.jpeg": Case(encoded(COLOURS, "JPEG", progressive=True)),
@@ -88,9 +114,20 @@ KEPT = {
     "opaque.tif": Case(encoded(rgba(OPAQUE), "TIFF"), COLOURS),
     "upright.tif": Case(tiff(COLOURS, 8, 2, orientation(1)), COLOURS),
     "a.avif": Case(encoded(COLOURS, "AVIF")),
-    "a.ppm": Case(b"P6 8 8 255\n" + COLOURS.tobytes(), COLOURS),
-    "a.pgm": Case(b"P5 8 8 255\n" + GREYS.tobytes(), rgb(GREYS)),
-    "a.pbm": Case(b"P4 8 8\n" + np.packbits(BITS == 0).tobytes(), rgb(BITS)),
+    "open-colours.avif": Case(code_points(2, 2)),
+    "srgb.jpg": Case(encoded(COLOURS, "JPEG", exif=camera(1, "R98"))),
+    "srgb.tif": Case(
+        tiff(
+            *(COLOURS, 8, 2, fractions(318, *SRGB_PRIMARIES[:2])),
+            fractions(319, *SRGB_PRIMARIES[2:]),
+        ),
+        COLOURS,
+    ),
+    "a.ppm": Case(PPM, COLOURS),
+    "a.pgm": Case(PGM, rgb(GREYS)),
+    "a.pbm": Case(PBM, rgb(BITS)),
+    "plain.pgm": Case(PLAIN, rgb(GREYS)),
+    "blanks-behind.ppm": Case(PPM + b"\n\n", COLOURS),
     "still.apng": Case(encoded(COLOURS, "PNG"), COLOURS),
     "A.PNG": Case(encoded(COLOURS, "PNG"), COLOURS),
     "one-pixel.png": Case(encoded(COLOURS[:1, :1], "PNG"), COLOURS[:1, :1]),
@@ -132,6 +169,15 @@ KEYED = np.where((COLOURS[4, 4] == COLOURS).all(2, keepdims=True), 255, COLOURS)
 INK = np.dstack([np.zeros((8, 8, 3), np.uint8), 255 - GREYS])
 PROFILE = {"icc_profile": b"a profile of a camera" * 9}
 HIDDEN_HALF = rgba(ALPHA)
+EXTRA = np.dstack([255 - GREYS, GREYS, ALPHA])
+
+
+def with_extra(samples, photometric, count):
+    """A TIFF with so many samples of unknown meaning."""
+    told = (0x152, SHORT, count, bytes(2 * count))
+    return tiff(np.dstack([samples, EXTRA[:, :, :count]]), 8, photometric, told)
+
+
 LYING = {
     f"turned-{i}.png": Case(
         png(turned(i), RGB, 8, chunk(b"eXIf", exif(i))), COLOURS, word="orientation"
@@ -187,6 +233,28 @@ REFUSED = {
     "profile.webp": Case(encoded(COLOURS, "WEBP", **PROFILE), COLOURS, word="profile"),
     "profile.tif": Case(encoded(COLOURS, "TIFF", **PROFILE), COLOURS, word="profile"),
     "profile.avif": Case(encoded(COLOURS, "AVIF", **PROFILE), None, word="profile"),
+    **{
+        f"{n}-extra-samples.tif": Case(with_extra(COLOURS, 2, n), COLOURS, word="extra samples")
+        for n in (1, 2, 3)
+    },
+    "extra-sample-grey.tif": Case(with_extra(GREYS, 1, 1), rgb(GREYS), 1, "extra samples"),
+    "adobe-rgb.jpg": Case(encoded(COLOURS, "JPEG", exif=camera(2)), word="Adobe RGB"),
+    "adobe-rgb-by-index.jpg": Case(
+        encoded(COLOURS, "JPEG", exif=camera(65535, "R03")), word="Adobe RGB"
+    ),
+    "white-point.tif": Case(
+        tiff(COLOURS, 8, 2, fractions(318, 34570, 35850)), COLOURS, word="chromaticit"
+    ),
+    "primaries.tif": Case(
+        tiff(COLOURS, 8, 2, fractions(319, *WIDE_PRIMARIES[2:])), COLOURS, word="chromaticit"
+    ),
+    "wide.avif": Case(code_points(9, 13), None, word="colour space"),
+    "bright.avif": Case(code_points(1, 16), None, word="colour space"),
+    "two.ppm": Case(PPM + PPM, COLOURS, word="more pictures"),
+    "two.pgm": Case(PGM + b"\n" + PGM, rgb(GREYS), 1, "more pictures"),
+    "two.pbm": Case(PBM + PBM, rgb(BITS), 1, "more pictures"),
+    "two-plain.pgm": Case(PLAIN + PLAIN, rgb(GREYS), 1, "more pictures"),
+    "more-behind.ppm": Case(PPM + b"more", COLOURS, word="behind"),
     "gamma.png": Case(png(COLOURS, RGB, 8, GAMMA), COLOURS, word="gamma"),
     "primaries.png": Case(png(COLOURS, RGB, 8, PRIMARIES), COLOURS, word="chromaticit|primar"),
     **LYING,

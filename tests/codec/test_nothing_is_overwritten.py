@@ -12,6 +12,7 @@ from PIL import Image
 
 from ddpm.cli import main
 from ddpm.codec import parse
+from ddpm.model import Ddpm
 from full_range import full_range_model, one_thread
 from helpers import checkpoint_path
 from mistakes import everything_below, refused
@@ -133,6 +134,15 @@ def test_an_archive_beside_its_pictures_is_no_picture(place, capsys):
 def test_the_folder_of_an_archive_is_made(place):
     assert compress("set", "new/folder/x.ddpm") == 0
     assert decompress("out", "new/folder/x.ddpm") == 0
+
+
+def test_names_as_long_as_the_file_system_takes(place):
+    name = "é" * 125 + "a.png"
+    (place / "set" / "1.png").rename(place / "set" / name)
+    archive = "x" * 250 + ".ddpm"
+    assert compress("set", archive) == 0
+    assert decompress("out", archive) == 0
+    assert np.array_equal(pixels(place / "out" / name), PICTURES[1])
 
 
 def folder_with(*names):
@@ -325,3 +335,43 @@ def test_what_holds_no_archive_is_named(source, place, capsys):
     before = everything_below(place)
     refused(["decompress", "run", source, "-o", "out"], capsys, source)
     assert everything_below(place) == before
+
+
+def test_pictures_that_another_command_wrote_meanwhile_stay(place, monkeypatch, capsys):
+    really = Ddpm.decompress
+
+    def slow(*args, **options):
+        (place / "out").mkdir()
+        text(place / "out" / "1.png")
+        return really(*args, **options)
+
+    with monkeypatch.context() as other:
+        other.setattr(Ddpm, "decompress", slow)
+        refused(["decompress", "run", "x.ddpm", "-o", "out"], capsys, "1.png is there already")
+    assert everything_below(place / "out") == {place / "out" / "1.png": b"precious"}
+    (place / "out" / "1.png").unlink()
+    assert decompress("out") == 0
+
+
+def test_a_place_that_is_no_folder_is_told_before_anything_is_decoded(place, monkeypatch, capsys):
+    monkeypatch.setattr(Ddpm, "decompress", None)
+    text(place / "out")
+    for out in ("out", "out/below/x"):
+        refused(["decompress", "run", "x.ddpm", "-o", out], capsys, "out is no folder")
+    refused(["decompress", "run", "one.ddpm", "-o", "out/x.png"], capsys, "out is no folder")
+    monkeypatch.setattr(os, "access", lambda *asked: False)
+    refused(["decompress", "run", "x.ddpm", "-o", "new"], capsys, "may not be written to")
+    assert not (place / "new").exists()
+
+
+def test_an_archive_that_cannot_be_read_is_not_written_over(place, capsys):
+    for data in ((place / "x.ddpm").read_bytes()[:5], b"\xdd\x01" + bytes(30), b""):
+        (place / "old.ddpm").write_bytes(data)
+        refused(compressed("old.ddpm"), capsys, "old.ddpm is there already", "not overwritten")
+        assert (place / "old.ddpm").read_bytes() == data
+    refused(compressed("-"), capsys, "not written to the standard output")
+
+
+def compressed(out):
+    """The command."""
+    return ["compress", "run", "set", "-o", out, "--steps", "2"]

@@ -1,5 +1,7 @@
 """Grey levels to [-1, 1] and back, and the embedded digits."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,33 @@ def test_every_grey_level_survives_the_round_trip(levels):
     grey = torch.arange(levels, dtype=torch.uint8)
     assert torch.equal(of(levels).from_unit(of(levels).to_unit(grey)), grey)
     assert np.array_equal(of(levels).from_bytes(of(levels).to_bytes(grey.numpy())), grey.numpy())
+
+
+def test_looked_up_grey_levels_are_those_of_the_formula():
+    values = np.arange(256, dtype=np.uint8)
+    for levels in range(2, 257):
+        grey = values[:levels]
+        spread = np.round(grey * (255 / (levels - 1))).astype(np.uint8)
+        nearest = np.round(values * ((levels - 1) / 255)).astype(np.uint8)
+        assert np.array_equal(of(levels).to_bytes(grey), spread)
+        assert np.array_equal(of(levels).from_bytes(values), nearest)
+
+
+def test_pixels_of_any_shape_and_order_are_looked_up():
+    grey = np.arange(12, dtype=np.uint8).reshape(2, 3, 2)
+    for pixels in (grey, grey.transpose(2, 0, 1), grey[:, ::2], grey[:0], grey[0, 0, 0]):
+        found = of(17).to_bytes(np.asarray(pixels))
+        assert np.array_equal(found, np.round(pixels * (255 / 16)).astype(np.uint8))
+        assert found.flags.writeable
+
+
+def test_no_pixel_takes_more_than_a_few_bytes_on_its_way():
+    grey = np.zeros((1000, 1000), np.uint8)
+    tracemalloc.start()
+    of(17).from_bytes(of(17).to_bytes(grey))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * grey.size
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])

@@ -8,6 +8,7 @@ import torch
 
 import ddpm
 from ddpm.errors import DdpmError
+from ddpm.training.loop import SHOWS
 from helpers import tiny_images, tiny_model, with_training
 from typecheck import unchecked
 
@@ -150,7 +151,10 @@ def test_a_list_of_layers_is_no_layer_and_the_layers_are_listed():
         assert len(model.features(tiny_images(2), 3, layer)) == 2
 
 
-def test_a_schedule_that_ends_with_the_image_in_sight_is_told_when_training(tmp_path, caplog):
+def test_a_schedule_that_ends_with_the_image_in_sight_is_told_when_training(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr("ddpm.training.loop.SHOWS", SHOWS)
     config = with_training(tiny_model().config, steps=1)
     for beta_end, words in ((0.02, "x_T still shows the image"), (0.5, None)):
         caplog.clear()

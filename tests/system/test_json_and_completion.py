@@ -65,7 +65,7 @@ def test_a_file_and_back(place, capsys):
     assert found["made"] == ["x.ddpm"]
     told, _ = document(capsys, "info", "x.ddpm")
     assert (told["figures"]["images"], told["figures"]["bytes"]) == (1, size)
-    back = "ddpm decompress x.ddpm -o FOLDER"
+    back = "ddpm decompress run x.ddpm -o FOLDER"
     assert back in found["next"]
     assert main(["decompress", "run", "x.ddpm", "-o", "back"]) == 0
     part, _ = document(

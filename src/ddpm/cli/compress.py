@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -17,9 +17,9 @@ from ddpm.cli.progress import progress_bar
 from ddpm.codec import parse as parse_file
 from ddpm.data.exact_files import ExactImages, read_images, some
 from ddpm.errors import DdpmError, check
-from ddpm.loading import load_with_file
+from ddpm.loading import files_here, load_with_file
 from ddpm.provenance import is_marked
-from ddpm.runs.folder import RunFolder
+from ddpm.runs.folder import RunFolder, in_runs
 from ddpm.runtime.atomic import atomically, check_writable
 from ddpm.runtime.paths import exists, user_path
 
@@ -47,11 +47,15 @@ def run(argv: Sequence[str]) -> int:
     name, rest = positional(argv, "a run or checkpoint", "compress")
     path, rest = positional(rest, "an image or a folder after the run", "compress")
     args = parse(Compress, rest, f"compress {name or 'RUN'} {path or 'IMAGE|FOLDER'}")
+    check(str(args.out) != "-", "an archive is not written to the standard output; name a file")
     out = user_path(args.out)
     replaced = is_replaced(out)
+    root = user_path(path)
+    check(exists(root), f"{root} does not exist")
     loaded, file = load_with_file(name)
     model = args.given.to(loaded)
-    root = user_path(path)
+    model.for_codec()  # nothing is kept for a model that cannot compress
+    needed = kept(file)
     found = read_images(root, model.format, args.convert)
     check_writable(out.parent)
     check(
@@ -59,7 +63,7 @@ def run(argv: Sequence[str]) -> int:
         f"{out} is one of the images; choose another --out",
     )
     unmarked, named = lost(found), args.names and root.is_dir()
-    with kept(file) as needed, progress_bar() as progress:
+    with progress_bar() as progress:
         data = model.compress(
             found.images,
             names=relative_names(found.paths, root) if named else None,
@@ -86,7 +90,7 @@ def run(argv: Sequence[str]) -> int:
         needed + (f", and the options {args.given}" if str(args.given) else ""),
         made=[out],
         then={
-            f"ddpm decompress {typed(out)} -o FOLDER": "get them back",
+            back(name, file, out, args.given): "get them back",
             f"ddpm info {typed(out)}": "what it holds",
         },
     )
@@ -123,29 +127,43 @@ def is_replaced(out: Path) -> bool:
         parse_file(out.read_bytes())
     except DdpmError as error:
         raise DdpmError(
-            f"{out} is there already and is no archive of ddpm; choose another --out"
+            f"{out} is there already, is no whole archive of this version and is not overwritten; "
+            "choose another --out"
         ) from error
     return True
 
 
-@contextmanager
-def kept(file: Path) -> Iterator[str]:
-    """Have a run keep the checkpoint that an archive is made with.
+def kept(file: Path) -> str:
+    """Have a run keep the checkpoint that an archive is made with, also if none is made in the end:
+    another one may need it by then.
 
-    Gives:
+    Returns:
         A sentence that says what must be kept to decode it.
+
+    Raises:
+        DdpmError: the checkpoint was removed before.
     """
-    folder = RunFolder.of(file)
-    if folder is None or file.name in {path.name for path in folder.pinned()}:
-        yield f"to decode it, keep {file}"
-        return
+    places = in_runs(file)
+    if not places:
+        return f"to decode it, keep {file}"
+    named = file if file.absolute() in places else places[0]
     try:
-        folder.pin(file)
+        new = [RunFolder(place.parent.parent).pin(place) for place in places]
     except DdpmError as error:
-        yield f"to decode it, keep {file}, which the run could not be told ({error})"
-        return
-    try:
-        yield f"to decode it, {file} is needed, which the run keeps from now on"
-    except BaseException:
-        folder.pin(file, False)
-        raise
+        return f"to decode it, keep {named}, which the run could not be told ({error})"
+    check(
+        exists(file),
+        f"{file} was removed while it was loaded, which a run does with its older checkpoints; "
+        "compress again with a newer one",
+    )
+    since = "from now on" if any(new) else "already"
+    return f"to decode it, {named} is needed, which the run keeps {since}"
+
+
+def back(name: str, file: Path, out: Path, given: Given) -> str:
+    """The command that decodes a file, with the model if it would not be found."""
+    found = False
+    with contextlib.suppress(DdpmError):  # a run among them that cannot be read
+        found = file.resolve() in {other.resolve() for other in files_here()}
+    words = ["ddpm decompress", "" if found else typed(user_path(name)), typed(out), str(given)]
+    return " ".join([*filter(None, words), "-o FOLDER"])

@@ -79,6 +79,7 @@ def run(argv: Sequence[str]) -> int:
         [marks(model, name, path, data, args)] * len(result.images)
         if args.provenance and not result.exact
         else None,
+        replace=False,
     )
     count, reached = len(result.images), f"after {result.steps} steps of the last part, not exact"
     missing = len(paths) - count

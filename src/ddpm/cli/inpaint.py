@@ -99,7 +99,7 @@ def run(argv: Sequence[str]) -> int:
         )
     origin = provenance(model, name, (image_path, mask_path), replace(args, jump=jump), plan)
     texts = [replace(origin, index=i).chunks() if args.provenance else {} for i in range(args.n)]
-    write_images(list(images), paths, model.format, texts)
+    write_images(list(images), paths, model.format, texts, replace=False)
     filled = f"{int(white.sum()):,} of {white.numel():,} pixels filled in"
     greys_said = f" ({greys:,} greys of the mask counted as the nearer of white and black)"
     fillings = "" if args.n == 1 else f", {args.n:,} times"

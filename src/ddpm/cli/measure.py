@@ -18,7 +18,7 @@ from ddpm.cli.progress import progress_bar
 from ddpm.codec.learning import usual_steps
 from ddpm.data import ImageSource
 from ddpm.data.open import NoHeldOut
-from ddpm.errors import check
+from ddpm.errors import DdpmError, check
 from ddpm.evaluation.held_out import STEPS, judged, measure_held_out
 from ddpm.likelihood.denoising_error import (
     IMAGES,
@@ -30,7 +30,7 @@ from ddpm.likelihood.held_out import HeldOut
 from ddpm.loading import load_with_file, store_measured
 from ddpm.model import Ddpm
 from ddpm.pretrained import pretrained
-from ddpm.runs.folder import RunFolder
+from ddpm.runs.folder import pinned_by
 from ddpm.runtime import parallel
 from ddpm.runtime.atomic import check_writable
 from ddpm.runtime.paths import exists, user_path
@@ -111,18 +111,26 @@ def run(argv: Sequence[str]) -> int:
             model.learn_coding(source, steps=args.last_stage_steps, progress=progress)
         if judges is not None:
             model.held_out = measure_held_out(model, judges, progress)
-    if args.out:
-        parallel.on_main(lambda: model.save(file))
-    else:
-        parallel.on_main(lambda: store_measured(model, file))
+    file, planned = parallel.on_main(lambda: store(model, file, args.out)) or file, file
+    if file != planned:
+        say(f"{planned} was pinned for an archive meanwhile and is not changed")
     if adopted:
         say(
             f"the {len(source):,} images of {source.name} in {args.data} are from now on what this "
             "model is said to be trained on, and other commands find them without --data"
         )
     held = held_out_words(model.held_out, judges is not None)
-    conclude(model, error, source.name, held, file, typed(file if args.out else Path(name)))
+    own = file == planned and not args.out
+    conclude(model, error, source.name, held, file, typed(Path(name) if own else file))
     return 0
+
+
+def store(model: Ddpm, file: Path, out: Path | None) -> Path:
+    """Write the measured model; the file that holds it."""
+    if out is None:
+        return store_measured(model, file)
+    model.save(file)
+    return file
 
 
 def check_given(args: Measure) -> None:
@@ -198,11 +206,11 @@ def where(name: str, measured: Path, out: Path | None) -> Path:
         measured not in pretrained().values(),
         f"{name} comes with the package and is not changed; give --out FILE",
     )
-    run = RunFolder.of(measured)
-    check(
-        run is None or measured.name not in {path.name for path in run.pinned()},
-        f"{measured} is needed by an archive and is not changed; give --out FILE",
-    )
+    run = pinned_by(measured)
+    if run is not None:
+        raise DdpmError(
+            f"{measured} is needed by an archive ({run.pins}) and is not changed; give --out FILE"
+        )
     return measured
 
 

@@ -116,11 +116,16 @@ def _open(data: bytes) -> Picture:
         frames, tiff = getattr(image, "n_frames", 1), image.format == "TIFF"
         turned = tiff and orientation(image) != 1  # loading turns it; the others it leaves as is
         inverted = tiff and image.tag_v2.get(262) == 0
+        rest = _behind_pixels(image, data) if image.format == "PPM" else b""
         image.load()
         turned = turned or orientation(image) != 1
         picture: Image.Image = image
-        if image.format == "PNG" and not is_srgb(data):
+        srgb = {"PNG": is_srgb, "AVIF": _is_avif_srgb}.get(image.format or "")
+        if srgb and not srgb(data):
             picture.info["cicp"] = True
+        if rest:
+            another = re.match(rb"P[1-7]\s", rest)
+            picture.info["behind"] = "more pictures" if another else "data behind its pixels"
         if inverted and image.mode == "I;16":  # Pillow turns white into black with 8 bits only
             picture = Image.fromarray(65535 - np.asarray(image))
         return Picture(picture, _bits(image, data), frames, turned)
@@ -139,6 +144,25 @@ def _bits(image: Image.Image, data: bytes) -> int:
         flags = data[data.find(b"av1C") + 6]  # of the AV1 configuration box
         return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
     return 16 if image.mode.startswith("I") else 8
+
+
+def _is_avif_srgb(data: bytes) -> bool:
+    """Whether the code points (nclx) of an AVIF, if any, are those of sRGB or left open."""
+    found = re.findall(rb"colrnclx\0(.)\0(.)", data, re.DOTALL)
+    return all(primaries in b"\1\2" and curve in b"\r\2" for primaries, curve in found)
+
+
+def _behind_pixels(image: Image.Image, data: bytes) -> bytes:
+    """What follows the pixels of a PPM that is not loaded yet, but for blanks: another picture,
+    say."""
+    decoder, _, offset, _ = image.tile[0]
+    if decoder == "ppm_plain":  # whose pixels are numbers as text
+        found = re.search(rb"[^\d\s].*", re.sub(rb"#[^\n]*", b"", data[offset:]), re.DOTALL)
+        return found[0] if found else b""
+    if image.mode == "F":  # which is refused as that
+        return b""
+    bits = 1 if image.mode == "1" else _bits(image, data) * len(image.getbands())
+    return data[offset + (image.width * bits + 7) // 8 * image.height :].strip()
 
 
 def orientation(image: Image.Image) -> int:
@@ -178,6 +202,7 @@ def plain(image: Image.Image, bits: int, mode: str) -> Image.Image:
             wide = np.asarray(image, dtype=np.float64) / 257
             image = Image.fromarray(wide.round().clip(0, 255).astype(np.uint8))
         if mask is not None:
+            image = image.copy()  # whose own information stays
             image.info.pop("transparency", None)
             image = image.convert("RGB")
             image.paste((255, 255, 255), mask=mask)

@@ -5,7 +5,9 @@ What cannot be kept is refused, all of it in one message, or converted where tha
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
@@ -35,6 +37,9 @@ from ddpm.runtime.paths import exists
 
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # whose pixels are 8-bit colours
 NAMED = 20  # images that a message names
+WHITE, PRIMARIES, SAMPLES = 318, 319, 277  # tags of TIFF, and of EXIF below
+EXIF, SPACE, INTEROPERABILITY = 0x8769, 0xA001, 0xA005
+SRGB, ADOBE_RGB = 1, 2  # colour spaces of EXIF
 SRGB_GAMMA = 1 / 2.2
 SRGB_CHROMATICITIES = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 
@@ -69,7 +74,7 @@ def read_images(path: Path, image_format: ImageFormat, convert: bool = False) ->
     """
     check(image_format.channels in (1, 3), f"no image file has {image_format.channels} channels")
     check(exists(path), f"{path} does not exist")
-    found = ExactImages(paths=[path])
+    found, convertible = ExactImages(paths=[path]), 0
     refused: list[str] = []
     if path.is_dir():
         listing = list_folder(path)
@@ -83,19 +88,25 @@ def read_images(path: Path, image_format: ImageFormat, convert: bool = False) ->
         )
     files = ImageFiles(found.paths, path.name)
     for index, file in enumerate(found.paths):
+        lost: list[str] = []
         try:
             picture = open_picture(files[index])
             lost = losses(picture, image_format)
-            if lost and convert:
-                found.converted.append(f"{file} ({', '.join(lost)})")
-            elif lost:
-                refused.append(f"{file} ({', '.join(lost)})")
-                continue
-            found.images.append(to_levels(picture, image_format))
+            levels = to_levels(picture, image_format)
         except BrokenImage as error:
-            refused.append(f"{file} (broken: {error})")
+            why = ", ".join([*lost, str(error)]) if lost else f"broken: {error}"
+            refused.append(f"{file} ({why})")
+            continue
+        said = f"{file} ({', '.join(lost)})"
+        if lost and not convert:
+            refused.append(said)
+            convertible += 1
+            continue
+        found.converted += [said] * bool(lost)
+        found.images.append(levels)
     if refused:
-        advice = "" if convert else ", or store their 8-bit pictures with --convert"
+        whose = "their" if convertible == len(refused) else f"{convertible:,} of their"
+        advice = f", or store {whose} 8-bit pictures with --convert" if convertible else ""
         count = len(found.images) + len(refused)
         raise DdpmError(
             f"{len(refused):,} of {count:,} images cannot be kept exactly: "
@@ -127,23 +138,40 @@ def _losses(picture: Picture, image_format: ImageFormat) -> list[str]:
         lost.append("several frames")
     if picture.bits > 8:
         lost.append(f"{picture.bits} bits a sample")
-    elif image.mode not in MODES:
+    wide_grey = picture.bits > 8 and image.mode.startswith("I")
+    if image.mode not in MODES and not wide_grey:
         lost.append(f"colour mode {image.mode}")
     elif _is_transparent(picture):
         lost.append("transparency")
+    if getattr(image, "tag_v2", {}).get(SAMPLES, 1) > len(image.getbands()):
+        lost.append("extra samples")
     lost += _colour_space(image)
     if picture.turned:
         lost.append("an EXIF orientation")
     if picture.salvaged:
         lost.append("damaged metadata")
-    if lost:
+    if "behind" in image.info:
+        lost.append(image.info["behind"])
+    mode = "L" if wide_grey or image.mode in ("1", "L", "LA") else "RGB"
+    try:
+        return lost + _too_fine(plain(image, picture.bits, mode), image_format)
+    except BrokenImage:  # there is no 8-bit picture of it
+        if not lost:
+            raise
         return lost
-    rgb = np.asarray(image.convert("RGB"))
-    if image_format.channels == 1:
-        if (rgb != rgb[:, :, :1]).any():
-            return ["colours, which this model has not"]
-        rgb = rgb[:, :, :1]
-    if (image_format.to_bytes(image_format.from_bytes(rgb)) != rgb).any():
+
+
+def _too_fine(picture: Image.Image, image_format: ImageFormat) -> list[str]:
+    """What of an 8-bit picture, L or RGB, a model has not."""
+    lost = []
+    if image_format.channels == 1 and picture.mode == "RGB":
+        red, green, blue = picture.split()
+        if any(ImageChops.difference(red, other).getbbox() for other in (green, blue)):
+            lost.append("colours, which this model has not")
+        picture = picture.convert("L")
+    grey = np.arange(256, dtype=np.uint8)
+    changed = image_format.to_bytes(image_format.from_bytes(grey)) != grey
+    if np.reshape(picture.histogram(), (-1, 256))[:, changed].any():
         lost.append(f"more than the {image_format.levels} grey levels of this model")
     return lost
 
@@ -172,6 +200,20 @@ def _colour_space(image: Image.Image) -> list[str]:
         lost.append("a gamma")
     if primaries is not None and np.abs(np.subtract(primaries, SRGB_CHROMATICITIES)).max() > 1e-3:
         lost.append("chromaticities")
+    return lost + _colour_tags(image)
+
+
+def _colour_tags(image: Image.Image) -> list[str]:
+    """What the tags of a TIFF or EXIF say of that; nothing where they cannot be read."""
+    lost = []
+    with contextlib.suppress(Exception):  # damaged, which the pixels are not
+        tags = image.getexif()
+        for tag, srgb in ((WHITE, SRGB_CHROMATICITIES[:2]), (PRIMARIES, SRGB_CHROMATICITIES[2:])):
+            if tag in tags and np.abs(np.subtract(tags[tag], srgb).astype(float)).max() > 1e-3:
+                lost = ["chromaticities"]
+        space, index = tags.get_ifd(EXIF).get(SPACE), tags.get_ifd(INTEROPERABILITY).get(1)
+        if space == ADOBE_RGB or (space != SRGB and index == "R03"):
+            lost.append("the colours of Adobe RGB")
     return lost
 
 
@@ -196,7 +238,8 @@ def image_paths(path: Path, names: Sequence[str]) -> list[Path]:
         names: of the images in a folder.
 
     Raises:
-        DdpmError: the name is that of another kind of file, or something is there already.
+        DdpmError: the name is that of another kind of file, something is there already, or what is
+            to be a folder is none that can be written to.
     """
     if path.suffix.lower() == ".png":
         count = len(names)
@@ -215,6 +258,9 @@ def image_paths(path: Path, names: Sequence[str]) -> list[Path]:
         f"{', '.join(map(str, there[:1]))} is there already and is not overwritten; choose another "
         "--out",
     )
+    for folder in {next(filter(exists, found.parents)) for found in paths}:
+        check(folder.is_dir(), f"{folder} is no folder to put images into; choose another --out")
+        check(os.access(folder, os.W_OK), f"{folder} may not be written to; choose another --out")
     return paths
 
 
@@ -223,6 +269,7 @@ def write_images(
     paths: Sequence[Path],
     image_format: ImageFormat,
     chunks: Sequence[Mapping[str, str]] | None = None,
+    replace: bool = True,
 ) -> None:
     """Images as PNGs, grey ones as grey.
 
@@ -231,23 +278,47 @@ def write_images(
         paths: where each goes.
         image_format: of them.
         chunks: text of each; see `save_png`.
+        replace: what is there already. Otherwise it is all or nothing: if one cannot be written,
+            those before it are removed.
+
+    Raises:
+        DdpmError: one cannot be written, or is there already and not to be replaced.
     """
     texts = chunks or [{}] * len(images)
-    for image, path, text in zip(images, paths, texts, strict=True):
-        values = image_format.to_bytes(image.permute(1, 2, 0).numpy())
-        picture = Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values)
-        save_png(picture, path, text)
+    written: list[Path] = []
+    try:
+        for image, path, text in zip(images, paths, texts, strict=True):
+            values = image_format.to_bytes(image.permute(1, 2, 0).numpy())
+            picture = Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values)
+            save_png(picture, path, text, replace)
+            written.append(path)
+    except BaseException:
+        for path in [] if replace else written:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise
 
 
-def save_png(picture: Image.Image, path: Path, chunks: Mapping[str, str] | None = None) -> None:
+def save_png(
+    picture: Image.Image,
+    path: Path,
+    chunks: Mapping[str, str] | None = None,
+    replace: bool = True,
+) -> None:
     """Write a PNG, atomically.
 
     Args:
         picture: what it shows.
         path: of the file.
         chunks: text by keyword, kept in front of the pixels as UTF-8 (see `ddpm.provenance`).
+        replace: what is there already.
+
+    Raises:
+        DdpmError: it cannot be written, or is there already and not to be replaced.
     """
     text = PngInfo()
     for keyword, value in (chunks or {}).items():
         text.add_itxt(keyword, value)
-    atomically(path, lambda partial: picture.save(partial, format="PNG", pnginfo=text))
+    atomically(
+        path, lambda partial: picture.save(partial, format="PNG", pnginfo=text), replace=replace
+    )

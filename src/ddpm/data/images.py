@@ -105,16 +105,23 @@ class ImageFormat:
 
     def to_bytes(self, images: UInt8[np.ndarray, "*dims"]) -> UInt8[np.ndarray, "*dims"]:
         """Grey levels spread over 0..255."""
-        return np.round(images * (255 / (self.levels - 1))).astype(np.uint8)
+        return _looked_up(images, 255 / (self.levels - 1))
 
     def from_bytes(self, values: UInt8[np.ndarray, "*dims"]) -> UInt8[np.ndarray, "*dims"]:
         """The grey levels nearest to values on 0..255; undoes `to_bytes`."""
-        return np.round(values * ((self.levels - 1) / 255)).astype(np.uint8)
+        return _looked_up(values, (self.levels - 1) / 255)
 
     def to_display(self, images: UInt8[Tensor, "n c h w"]) -> UInt8[np.ndarray, "n h w 3"]:
         """What a screen shows: RGB on 0..255."""
         pixels = self.to_bytes(images.cpu().numpy()).transpose(0, 2, 3, 1)
         return np.broadcast_to(pixels, (*pixels.shape[:3], 3)) if pixels.shape[3] == 1 else pixels
+
+
+def _looked_up(values: UInt8[np.ndarray, "*dims"], scale: float) -> UInt8[np.ndarray, "*dims"]:
+    """The values times `scale`, rounded, without anything larger than bytes."""
+    table = np.round(np.arange(256) * scale).clip(0, 255).astype(np.uint8).tobytes()
+    found = bytearray(np.ascontiguousarray(values, np.uint8)).translate(table)
+    return np.ndarray(values.shape, np.uint8, found)
 
 
 def byte_mse(

@@ -18,12 +18,14 @@ from ddpm.runtime.atomic import (
     check_writable,
     format_bytes,
     free_bytes,
-    write_text,
+    sync_folder,
 )
 from ddpm.runtime.paths import exists
 
 CHECKPOINT = re.compile(r"step-\d+\.safetensors")
+OURS = ("step-", "diverged-step-")  # what the names of a run's checkpoints begin with
 KEEP = 2  # checkpoints of a run that are kept
+MOST_LINKS = 40  # one behind the other, as Linux has it
 
 log = logging.getLogger("ddpm")
 
@@ -65,28 +67,65 @@ class RunFolder:
 
     @staticmethod
     def of(checkpoint: Path) -> RunFolder | None:
-        """The run that a checkpoint belongs to; None for other files."""
-        checkpoint = checkpoint.absolute()
-        folder = RunFolder(checkpoint.parent.parent)
-        known = checkpoint.parent == folder.checkpoint(0).parent
-        return folder if known and checkpoint.name.startswith("step-") else None
+        """The run that a checkpoint, or where its links lead, belongs to; None for other files."""
+        found = in_runs(checkpoint)
+        return RunFolder(found[0].parent.parent) if found else None
 
     def pinned(self) -> list[Path]:
-        """Checkpoints that are kept for ever because archives need them."""
-        if not self.pins.is_file():
-            return []
-        names = self.pins.read_text(encoding="utf-8").split()
-        return [self.checkpoint(0).with_name(name) for name in names]
+        """Checkpoints that are kept for ever because archives need them.
 
-    def pin(self, checkpoint: Path, on: bool = True) -> None:
-        """Keep a checkpoint for ever, or no longer.
+        Raises:
+            DdpmError: their list cannot be read.
+        """
+        try:
+            text = self.pins.read_bytes().decode("utf-8-sig") if self.pins.is_file() else ""
+            if "\0" in text:
+                raise ValueError
+        except OSError as error:
+            raise DdpmError(f"cannot read {self.pins} ({error.strerror})") from error
+        except ValueError as error:
+            raise DdpmError(
+                f"{self.pins}, which lists the checkpoints that archives need, is not UTF-8; save "
+                "it as UTF-8"
+            ) from error
+        names = [line.strip() for line in text.splitlines()]
+        return [self.checkpoint(0).with_name(name) for name in dict.fromkeys(names) if name]
+
+    def pin(self, checkpoint: Path) -> bool:
+        """Keep a checkpoint for ever; whether it was not kept before.
+
+        A line is added and all others stay where they are, so that several processes can do it.
 
         Raises:
             DdpmError: that cannot be written down.
         """
-        names = [path.name for path in self.pinned() if path.name != checkpoint.name]
-        names += [checkpoint.name] if on else []
-        write_text(self.pins, "".join(f"{name}\n" for name in names))
+        if checkpoint.name in {path.name for path in self.pinned()}:
+            return False
+        try:
+            with self.pins.open("ab+") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(size - 1, 0))
+                unended = file.read(1) not in (b"", b"\n")  # an editor may leave it so
+                file.write(b"\n" * unended + os.fsencode(checkpoint.name) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            sync_folder(self.path)
+        except OSError as error:
+            raise DdpmError(f"cannot write {self.pins} ({error.strerror})") from error
+        return True
+
+    def _pin_instead(self, renamed: Path, name: str) -> None:
+        """Have the pin of a name go with its checkpoint; spaces take its place, so that no other
+        line moves. If that cannot be written down, a notice says so."""
+        word = rb"(?<![\w.-])" + re.escape(os.fsencode(name)) + rb"(?![\w.-])"
+        try:
+            self.pin(renamed)
+            with self.pins.open("rb+") as file:
+                for found in re.finditer(word, file.read()):
+                    file.seek(found.start())
+                    file.write(b" " * len(found[0]))
+        except (DdpmError, OSError) as error:
+            log.warning("an archive needs %s, which the run could not be told (%s)", renamed, error)
 
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint of `step` is kept."""
@@ -145,10 +184,15 @@ class RunFolder:
         those before it.
 
         Newer files go too: the run went on from an older one because they were damaged, and
-        counted as the newest they would push out the good ones.
+        counted as the newest they would push out the good ones. Where it is not known which are
+        pinned, a notice says so and all stay.
         """
         kept = [path for path in self.checkpoints() if path <= written][-KEEP:]
-        kept += self.pinned()
+        try:
+            kept += self.pinned()
+        except DdpmError as error:
+            log.warning("%s; until then no checkpoint is removed", error)
+            return
         for path in self.checkpoints():
             if path not in kept:
                 path.unlink()
@@ -157,15 +201,19 @@ class RunFolder:
     def quarantine(self, first: int) -> None:
         """Rename the checkpoints of step `first` and later, so that nobody goes on from them.
 
-        They may hold weights that had gone bad without showing it yet.
+        They may hold weights that had gone bad without showing it yet. Pins go with them.
         """
+        try:
+            pinned = self.pinned()
+        except DdpmError as error:
+            log.warning("%s", error)
+            pinned = []
         for path in self.checkpoints():
             if path >= self.checkpoint(first):
-                renamed, pinned = path.with_name(f"diverged-{path.name}"), path in self.pinned()
+                renamed = path.with_name(f"diverged-{path.name}")
                 path.rename(renamed)
-                if pinned:
-                    self.pin(path, False)
-                    self.pin(renamed)
+                if path in pinned:
+                    self._pin_instead(renamed, path.name)
 
     def recovery_hint(self) -> str:
         """What to do about a run that diverged."""
@@ -176,6 +224,34 @@ class RunFolder:
             f"{found[-1]} is kept from before: resume with a lower training.lr, or with "
             "training.precision fp32"
         )
+
+
+def in_runs(file: Path) -> list[Path]:
+    """The checkpoints of runs that a file is, by its own name or by those that its links lead to;
+    the first one is the closest."""
+    paths = [file.absolute()]
+    while paths[-1].is_symlink() and len(paths) < MOST_LINKS:
+        paths.append(paths[-1].parent / paths[-1].readlink())
+    paths.append(file.resolve())
+    return [
+        path
+        for path in dict.fromkeys(paths)
+        if path.name.startswith(OURS)
+        and path.parent == RunFolder(path.parent.parent).checkpoint(0).parent
+    ]
+
+
+def pinned_by(file: Path) -> RunFolder | None:
+    """The run that has a file pinned, under whichever of its names; None if there is none.
+
+    Raises:
+        DdpmError: the list of a run cannot be read.
+    """
+    for path in in_runs(file):
+        run = RunFolder(path.parent.parent)
+        if path in run.pinned():
+            return run
+    return None
 
 
 def is_alive(process: int) -> bool:

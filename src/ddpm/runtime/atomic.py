@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from safetensors import SafetensorError
 from ddpm.errors import DdpmError, check
 
 ADVICE = "free some space or choose another place"
+LONG = 200  # bytes of a name that leave room for what a partial file's name has besides
 
 
 def free_bytes(path: Path) -> int:
@@ -66,18 +69,22 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def atomically(path: Path, write: Callable[[Path], object], advice: str = ADVICE) -> None:
+def atomically(
+    path: Path, write: Callable[[Path], object], advice: str = ADVICE, replace: bool = True
+) -> None:
     """Let `write` fill a file beside `path`, then rename it into place.
 
     Args:
         path: the file, whose folder is made if need be.
         write: fills the file at the path that it is given.
         advice: what a user can do if that fails.
+        replace: what is there already.
 
     Raises:
-        DdpmError: no space, or no permission to write there; nothing half-written is left.
+        DdpmError: no space, or no permission to write there, or something is there that is not to
+            be replaced; nothing half-written is left.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{_short(path.name)}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()
@@ -87,7 +94,10 @@ def atomically(path: Path, write: Callable[[Path], object], advice: str = ADVICE
             partial.chmod(mode)  # safetensors would let nobody else read the file
         with partial.open("rb+") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
-        partial.replace(path)
+        if replace:
+            partial.replace(path)
+        else:
+            _place(partial, path)
         sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -95,6 +105,30 @@ def atomically(path: Path, write: Callable[[Path], object], advice: str = ADVICE
     finally:
         with contextlib.suppress(OSError):  # it is gone already, or could never be made
             partial.unlink()
+
+
+def _short(name: str) -> str:
+    """A name, or if it is long, its beginning and a digest."""
+    whole = os.fsencode(name)
+    if len(whole) <= LONG:
+        return name
+    return f"{name[:30]}-{hashlib.blake2b(whole, digest_size=12).hexdigest()}"
+
+
+def _place(partial: Path, path: Path) -> None:
+    """Give a file its name unless something has it, also if another process makes that just now.
+
+    Raises:
+        DdpmError: something has it.
+    """
+    there = f"{path} is there already and is not overwritten; choose another place"
+    try:
+        os.link(partial, path)
+    except FileExistsError as error:
+        raise DdpmError(there) from error
+    except OSError:  # a file system without hard links
+        check(not os.path.lexists(path), there)
+        partial.replace(path)
 
 
 def to_json(value: object, indent: int | None = None) -> str:
@@ -121,6 +155,8 @@ def check_writable(folder: Path) -> None:
     Raises:
         DdpmError: they cannot.
     """
-    trial = folder / ".writable"
-    write_text(trial, "")
-    trial.unlink(missing_ok=True)  # of another process that does the same
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-").close()
+    except OSError as error:
+        raise DdpmError(f"cannot write {folder} ({error.strerror or error}); {ADVICE}") from error

@@ -1,0 +1,154 @@
+"""The list of the checkpoints that archives need: who may write it, and what it may look like."""
+
+import os
+
+import pytest
+
+from ddpm.errors import DdpmError
+from ddpm.loading import checkpoints_of, name_beside, store_measured
+from ddpm.runs.folder import RunFolder, in_runs, pinned_by
+from helpers import checkpoint_path, measured_model
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of three checkpoints, which hold nothing."""
+    for step in (1, 2, 3):
+        path = checkpoint_path(tmp_path / "run", step)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return RunFolder(tmp_path / "run")
+
+
+def names(run):
+    """Of what is pinned."""
+    return [path.name for path in run.pinned()]
+
+
+STEPS = [f"step-0000000{step}.safetensors" for step in (1, 2, 3)]
+
+
+def test_two_processes_that_pin_at_once_are_both_heard(run, monkeypatch):
+    read = RunFolder.pinned
+
+    def slowly(self):
+        found = read(self)
+        monkeypatch.setattr(RunFolder, "pinned", read)
+        self.pin(self.checkpoint(2))  # of the other process
+        return found
+
+    monkeypatch.setattr(RunFolder, "pinned", slowly)
+    run.pin(run.checkpoint(1))
+    assert sorted(names(run)) == STEPS[:2]
+
+
+def test_a_checkpoint_is_pinned_once(run):
+    assert [run.pin(run.checkpoint(1)) for _ in range(2)] == [True, False]
+    assert run.pins.read_bytes() == f"{STEPS[0]}\n".encode()
+
+
+@pytest.mark.parametrize("text", ["\ufeff{0}\r\n{1}\r\n", "{0}\n{1}", "\n  {0} \n\n{1}\n{0}\n"])
+def test_a_list_that_an_editor_has_saved_is_read_and_added_to(run, text):
+    run.pins.write_bytes(text.format(*STEPS).encode())
+    assert names(run) == STEPS[:2]
+    run.pin(run.checkpoint(3))
+    assert names(run) == STEPS
+
+
+def test_a_name_may_have_a_space(run):
+    run.pin(run.checkpoint(0).with_name("step-3 copy.safetensors"))
+    assert names(run) == ["step-3 copy.safetensors"]
+
+
+@pytest.fixture(params=["utf-16", "utf-16-le", "latin-1"])
+def unreadable(run, request):
+    """The run with a list in another encoding."""
+    run.pins.write_bytes(f"{STEPS[0]}\né\n".encode(request.param))
+    return run
+
+
+def test_a_list_in_another_encoding_is_one_sentence_and_stays(unreadable):
+    before = unreadable.pins.read_bytes()
+    with pytest.raises(DdpmError, match=r"pinned\.txt, which .* is not UTF-8; save it as UTF-8"):
+        unreadable.pinned()
+    with pytest.raises(DdpmError, match="UTF-8"):
+        unreadable.pin(unreadable.checkpoint(1))
+    assert unreadable.pins.read_bytes() == before
+
+
+def test_where_pins_cannot_be_read_rotation_removes_nothing(unreadable, caplog):
+    unreadable.rotate(unreadable.checkpoint(3))
+    assert len(unreadable.checkpoints()) == 3
+    assert "no checkpoint is removed" in caplog.text
+    unreadable.pins.write_text("")
+    unreadable.rotate(unreadable.checkpoint(3))
+    assert [path.name for path in unreadable.checkpoints()] == STEPS[1:]
+
+
+def test_where_pins_cannot_be_read_checkpoints_are_found_and_put_aside(unreadable, caplog):
+    assert [path.name for path in checkpoints_of(unreadable)] == STEPS[::-1]
+    assert "UTF-8" in caplog.text
+    unreadable.quarantine(2)
+    assert [path.name for path in unreadable.checkpoints()] == STEPS[:1]
+
+
+def test_a_pin_goes_with_a_checkpoint_that_is_put_aside(run):
+    run.pins.write_bytes(f"\ufeff{STEPS[2]}\r\n{STEPS[0]}".encode())
+    run.quarantine(3)
+    assert names(run) == [STEPS[0], f"diverged-{STEPS[2]}"]
+    assert all(path.exists() for path in run.pinned())
+    assert pinned_by(run.pinned()[1]) == run
+
+
+# -- links -----------------------------------------------------------------------------------------
+
+
+def linked(kind, run):
+    """A checkpoint of a run under another name."""
+    place, file = run.path.parent, run.checkpoint(1)
+    if kind == "a file":
+        (place / "best").symlink_to(file)
+        return place / "best"
+    if kind == "a link of a link":
+        (place / "one").symlink_to("run/checkpoints/../checkpoints/" + file.name)
+        (place / "best").symlink_to("one")
+        return place / "best"
+    if kind == "its folder":
+        (place / "here").symlink_to(file.parent)
+        return place / "here" / file.name
+    os.rename(file.parent, place / "disk")
+    file.parent.symlink_to(place / "disk")
+    (place / "best").symlink_to(file)
+    return place / "best"
+
+
+LINKS = ["a file", "a link of a link", "its folder", "a folder on another disk"]
+
+
+@pytest.mark.parametrize("kind", LINKS)
+def test_a_checkpoint_is_known_by_its_links(run, kind):
+    link = linked(kind, run)
+    assert pinned_by(link) is None
+    assert RunFolder.of(link).path.resolve() == run.path
+    run.pin(run.checkpoint(1))
+    assert pinned_by(link).path.resolve() == run.path
+
+
+def test_other_files_belong_to_no_run(run):
+    for name in ("model.safetensors", "step-1.safetensors", "checkpoints/model.safetensors"):
+        assert in_runs(run.path / name) == []
+
+
+# -- what is measured ------------------------------------------------------------------------------
+
+
+def test_a_measured_model_is_never_written_over_what_may_be_needed(tmp_path):
+    run, model = RunFolder(tmp_path), measured_model(coded=False)
+    file = run.checkpoint(1)
+    model.save(file)
+    before = file.read_bytes()
+    assert store_measured(model, file) == file
+    run.pins.write_bytes("é".encode("utf-16"))
+    assert store_measured(model, file) == file.with_name(f"measured-{file.name}")
+    assert name_beside(file) == file.with_name(f"measured-2-{file.name}")
+    assert file.read_bytes() == before
