@@ -390,5 +390,4 @@ def main(folder=".", steps=5000, n=2000):
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # of tensors so small the others would only be waited for
     main(*sys.argv[1:2])
