@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import ddpm
-from ddpm.evaluation import Accuracy, cifar10_classifier, probe_accuracy
+from ddpm.evaluation import Accuracy, probe_accuracy, trained_classifier
 
 
 def some(path, split, count, shape):
@@ -24,7 +24,7 @@ def some(path, split, count, shape):
 def of_the_classifier(images, labels):
     """Accuracy of the classifier of CIFAR-10 that comes with the package."""
     with torch.inference_mode():
-        told = [cifar10_classifier()(x.float() / 127.5 - 1).argmax(1) for x in images.split(256)]
+        told = [trained_classifier()(x.float() / 127.5 - 1).argmax(1) for x in images.split(256)]
     return Accuracy(float(np.mean(torch.cat(told).numpy() == labels)), len(labels))
 
 

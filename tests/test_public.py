@@ -69,24 +69,32 @@ def test_the_parts_are_reachable_without_importing_them():
     assert set(ddpm._PARTS) == rooms | modules
 
 
-def homes(tree):
-    """Where the code of an example has names of the package from: (module, name), however asked."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ddpm":
-            yield from ((node.module, alias.name) for alias in node.names)
-        elif isinstance(node, ast.Attribute):
-            parts = ast.unparse(node).split(".")
-            if parts[0] == "ddpm" and all(map(str.isidentifier, parts)):
-                yield ".".join(parts[:-1]), parts[-1]
+def check_public(module, name):
+    """A name of `ddpm`, or one that a part of it lists at its door."""
+    part = module is ddpm and name in ddpm._PARTS
+    assert part or name in module.__all__, f"{module.__name__}.{name}"
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_examples_use_public_names_only(path):
-    """Those of `ddpm`, or those that a part of it lists at its door."""
-    for module, name in homes(ast.parse(path.read_text(encoding="utf-8"))):
-        public = importlib.import_module(module) if module.startswith("ddpm") else None
-        if inspect.ismodule(public) and name not in ddpm._PARTS:
-            assert name in public.__all__, f"{module}.{name}"
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                plain = alias.name == "ddpm" and alias.asname is None
+                assert plain or alias.name.split(".")[0] != "ddpm", ast.unparse(node)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ddpm":
+            home = importlib.import_module(node.module)
+            for alias in node.names:
+                assert alias.name in home.__all__, ast.unparse(node)
+        elif isinstance(node, ast.Attribute):
+            first, *names = ast.unparse(node).split(".")
+            if first != "ddpm" or not all(map(str.isidentifier, names)):
+                continue
+            found = ddpm
+            for name in names:
+                if inspect.ismodule(found):
+                    check_public(found, name)
+                found = getattr(found, name, None)
 
 
 def loaded(statement):

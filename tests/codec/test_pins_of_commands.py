@@ -14,6 +14,7 @@ from ddpm.cli import main
 from ddpm.cli.compress import back
 from ddpm.cli.given import Given
 from ddpm.loading import load, load_with_file
+from ddpm.model import Ddpm
 from ddpm.pretrained import pretrained
 from ddpm.runs.folder import RunFolder
 from full_range import one_thread
@@ -61,13 +62,13 @@ def test_a_measurement_leaves_alone_what_was_pinned_meanwhile(place, monkeypatch
     assert main([*MEASURE, "--json"]) == 0
     said = capsys.readouterr()
     beside = file.with_name(f"measured-{STEP}")
-    assert f"{file} was pinned for an archive meanwhile and is not changed" in said.err
+    assert f"{file} may be needed by an archive by now and is not changed" in said.err
     found = json.loads(said.out)
     assert found["made"] == [str(beside)]
     assert str(beside) in found["next"][0]
     assert file.read_bytes() == before
     assert load(beside).denoising_error.images == 4
-    refused(MEASURE, capsys, "needed by an archive", run.pins, "--out")
+    refused(MEASURE, capsys, "is kept for archives", run.pins, "--out")
 
 
 def interrupt():
@@ -95,7 +96,19 @@ def test_a_checkpoint_that_was_removed_meanwhile_is_said_to_be_gone(place, monke
         return model, file
 
     monkeypatch.setattr("ddpm.cli.compress.load_with_file", late)
-    refused(COMPRESS, capsys, STEP, "was removed while it was loaded")
+    refused(COMPRESS, capsys, STEP, "was removed meanwhile")
+    assert not Path("x.ddpm").exists()
+
+
+def test_no_archive_is_written_for_a_checkpoint_that_is_gone_by_then(place, monkeypatch, capsys):
+    really = Ddpm.compress
+
+    def late(*args, **options):
+        checkpoint_path("run", 3).unlink()
+        return really(*args, **options)
+
+    monkeypatch.setattr(Ddpm, "compress", late)
+    refused(COMPRESS, capsys, STEP, "was removed meanwhile")
     assert not Path("x.ddpm").exists()
 
 

@@ -1,12 +1,15 @@
 """Images, noise and times that do not fit: one sentence from every door, never another result."""
 
 from dataclasses import replace
+from functools import partial
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 import ddpm
+from ddpm.diffusion.gaussian import PredictionType
 from ddpm.errors import DdpmError
 from ddpm.training.loop import SHOWS
 from helpers import tiny_images, tiny_model, with_training
@@ -23,12 +26,27 @@ def network(x, t):
     return torch.zeros_like(x)
 
 
+def from_output(diffusion, x, t):
+    """What an output of a network stands for."""
+    return diffusion.to_xstart(x, X, t)
+
+
+def to_output(diffusion, x, t):
+    """The inverse."""
+    return diffusion.from_xstart(x, X, t)
+
+
 DOORS = {
     "q_sample": lambda x, t: DIFFUSION.q_sample(x, t, torch.zeros(4, 1, 8, 8)),
     "q_mean_variance": DIFFUSION.q_mean_variance,
     "posterior": lambda x, t: DIFFUSION.q_posterior_mean_variance(x, X, t),
     "xstart": lambda x, t: DIFFUSION.xstart_from_epsilon(x, X, t),
     "epsilon": lambda x, t: DIFFUSION.epsilon_from_xstart(x, X, t),
+    **{
+        f"{name} {kind}": partial(convert, replace(DIFFUSION, prediction_type=kind))
+        for kind in get_args(PredictionType)
+        for name, convert in (("from", from_output), ("to", to_output))
+    },
     "p": lambda x, t: DIFFUSION.p_mean_variance(network, x, t),
     "loss": lambda x, t: ddpm.training_loss(DIFFUSION, network, x, t, torch.zeros(4, 1, 8, 8)),
 }
@@ -38,6 +56,7 @@ TIMES = {
     "a fraction": (torch.full((4,), 1.5), r"whole numbers, .* got float32 \[4\]"),
     "not a number": (torch.full((4,), torch.nan), "whole numbers"),
     "truth values": (torch.ones(4, dtype=torch.bool), "whole numbers, .* got bool"),
+    "short numbers": (torch.ones(4, dtype=torch.int16), "whole numbers, .* got int16"),
     "bytes": (torch.ones(4, dtype=torch.uint8), "whole numbers, .* got uint8"),
     "one for all": (torch.tensor(5), r"one for each image, .* got int64 \[\]"),
     "too few": (torch.tensor([5]), r"torch.full\(\(4,\), 5\), got int64 \[1\]"),
@@ -106,11 +125,21 @@ def test_an_unknown_loss_or_prediction_is_not_another_one(name):
         ([[0.1], [0.1, 0.2]], "must be a vector of numbers, got"),
         (None, "betas must"),
         ([[0.1, 0.2]], "must be a vector"),
+        ([10**400], "must be a vector of numbers"),
     ],
 )
 def test_betas_that_are_no_schedule(betas, words):
     with unchecked(), pytest.raises(DdpmError, match=words):
         ddpm.schedule_from_betas(betas)
+
+
+def test_a_long_chain_may_end_where_abar_is_no_longer_a_number():
+    for schedule in (
+        ddpm.make_schedule(timesteps=80_000),
+        ddpm.make_schedule("const", 3000, beta_end=0.3),
+    ):
+        assert schedule.alphas_cumprod[-1] < 1e-300
+        assert (np.diff(schedule.alphas_cumprod) <= 0).all()
 
 
 @pytest.mark.parametrize("timesteps", [1.5, "10", True, None])
@@ -131,6 +160,8 @@ def test_log_signal_to_noise_ratios_are_a_public_way_to_a_schedule():
     assert np.log(schedule.snr) == pytest.approx(values)
     with pytest.raises(DdpmError, match="must fall from step to step"):
         ddpm.schedule_from_log_snr([4.0, 5.0])
+    with pytest.raises(DdpmError, match="so near each other, or so high"):
+        ddpm.schedule_from_log_snr([35.0, 34.9999, 0.0])
 
 
 @pytest.mark.parametrize("layer", [["middle2"], None, 3, {}])

@@ -250,7 +250,7 @@ def test_pixels_are_scaled_to_minus_1_and_1():
 
 def test_the_classifiers_features_are_its_last_layer_and_its_classes(monkeypatch):
     network = small_classifier()
-    monkeypatch.setattr("ddpm.evaluation.features.cifar10_classifier", lambda: network)
+    monkeypatch.setattr("ddpm.evaluation.features.trained_classifier", lambda: network)
     images = torch.from_numpy(pixels(4, 32).transpose(0, 3, 1, 2).copy())
     found = get_features("cifar10", (3, 32, 32))(images)
     x = images.float() / 127.5 - 1

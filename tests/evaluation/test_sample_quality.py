@@ -80,7 +80,7 @@ def place(tmp_path_factory):
 def _stand_ins(place, monkeypatch):
     """Small networks, and statistics of theirs in place of those that ship."""
     network = small_classifier()
-    monkeypatch.setattr("ddpm.evaluation.features.cifar10_classifier", lambda: network)
+    monkeypatch.setattr("ddpm.evaluation.features.trained_classifier", lambda: network)
     monkeypatch.setattr("ddpm.evaluation.inception.SIZE", 16)
     monkeypatch.setattr("ddpm.evaluation.features.SIZE", 16)
     for split in ("train", "test"):

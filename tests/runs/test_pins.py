@@ -1,6 +1,7 @@
 """The list of the checkpoints that archives need: who may write it, and what it may look like."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,20 @@ def test_a_list_in_another_encoding_is_one_sentence_and_stays(unreadable):
     with pytest.raises(DdpmError, match="UTF-8"):
         unreadable.pin(unreadable.checkpoint(1))
     assert unreadable.pins.read_bytes() == before
+
+
+def test_a_pin_that_comes_while_checkpoints_are_removed_is_obeyed(run, monkeypatch):
+    for step in (4, 5):
+        run.checkpoint(step).touch()
+    unlink = Path.unlink
+
+    def removed(path, missing_ok=False):
+        run.pin(run.checkpoint(2))  # of another process
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", removed)
+    run.rotate(run.checkpoint(5))
+    assert [path.name[-13:-12] for path in run.checkpoints()] == ["2", "4", "5"]
 
 
 def test_where_pins_cannot_be_read_rotation_removes_nothing(unreadable, caplog):

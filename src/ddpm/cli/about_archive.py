@@ -12,6 +12,7 @@ from rich.table import Table
 from ddpm.cli.outcome import tell
 from ddpm.codec import parse
 from ddpm.codec.header import GENERAL, MAGIC, SINGLE, File, Header
+from ddpm.codec.names import FORBIDDEN
 
 LISTED = 20  # names that are shown
 
@@ -76,7 +77,7 @@ def rows(file: File, size: int) -> list[tuple[str, str]]:
     if header.names is not None:
         more = f", and {header.count - LISTED:,} more (--json tells all)" * (header.count > LISTED)
         # Anybody may have made the file, and a name might steer the terminal.
-        shown = [name if name.isprintable() else repr(name) for name in header.names[:LISTED]]
+        shown = [repr(name) if FORBIDDEN.search(name) else name for name in header.names[:LISTED]]
         found.append(("names", ", ".join(shown) + more))
     return found
 

@@ -55,9 +55,9 @@ def run(argv: Sequence[str]) -> int:
     loaded, file = load_with_file(name)
     model = args.given.to(loaded)
     model.for_codec()  # nothing is kept for a model that cannot compress
+    check_writable(out.parent)
     needed = kept(file)
     found = read_images(root, model.format, args.convert)
-    check_writable(out.parent)
     check(
         out.resolve() not in {image.resolve() for image in found.paths},
         f"{out} is one of the images; choose another --out",
@@ -71,6 +71,7 @@ def run(argv: Sequence[str]) -> int:
             last_timestep=args.last_timestep,
             progress=progress,
         )
+        check_there(file)
         atomically(out, lambda partial: partial.write_bytes(data))
     if found.converted:
         say(f"converted {len(found.converted):,}, losing: {some(found.converted)}")
@@ -151,13 +152,18 @@ def kept(file: Path) -> str:
         new = [RunFolder(place.parent.parent).pin(place) for place in places]
     except DdpmError as error:
         return f"to decode it, keep {named}, which the run could not be told ({error})"
-    check(
-        exists(file),
-        f"{file} was removed while it was loaded, which a run does with its older checkpoints; "
-        "compress again with a newer one",
-    )
+    check_there(file)
     since = "from now on" if any(new) else "already"
     return f"to decode it, {named} is needed, which the run keeps {since}"
+
+
+def check_there(file: Path) -> None:
+    """Refuse to go on for a model that nobody will have."""
+    check(
+        exists(file),
+        f"{file} was removed meanwhile, which a run does with its older checkpoints; compress "
+        "again with a newer one",
+    )
 
 
 def back(name: str, file: Path, out: Path, given: Given) -> str:

@@ -113,8 +113,8 @@ def run(argv: Sequence[str]) -> int:
             model.held_out = measure_held_out(model, judges, progress)
     file, planned = parallel.on_main(lambda: store(model, file, args.out)) or file, file
     if file != planned:
-        say(f"{planned} was pinned for an archive meanwhile and is not changed")
-    if adopted:
+        say(f"{planned} may be needed by an archive by now and is not changed; this is in {file}")
+    if adopted and file == planned:
         say(
             f"the {len(source):,} images of {source.name} in {args.data} are from now on what this "
             "model is said to be trained on, and other commands find them without --data"
@@ -209,7 +209,8 @@ def where(name: str, measured: Path, out: Path | None) -> Path:
     run = pinned_by(measured)
     if run is not None:
         raise DdpmError(
-            f"{measured} is needed by an archive ({run.pins}) and is not changed; give --out FILE"
+            f"{measured} is kept for archives and is not changed; give --out FILE, or if there is "
+            f"no archive that needs it, take it out of {run.pins}"
         )
     return measured
 

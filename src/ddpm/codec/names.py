@@ -19,7 +19,7 @@ MOST_BYTES = 1 << 26  # of all names of a file
 LONGEST = 255  # bytes of each part of a path
 # Some that systems forbid, and those that would steer a terminal or turn the text around.
 FORBIDDEN = re.compile(
-    r'[\x00-\x1f\x7f-\x9f<>:"\\|?*\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]'
+    r'[\x00-\x1f\x7f-\x9f<>:"\\|?*\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]'
 )
 DEVICES = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE

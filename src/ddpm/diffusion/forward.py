@@ -17,7 +17,7 @@ from ddpm.errors import DdpmError
 
 Images = Float[Tensor, "b *dims"]
 Times = Int[Tensor, " b"]
-WHOLE = (torch.int16, torch.int32, torch.int64)  # others PyTorch takes for masks
+WHOLE = (torch.int32, torch.int64)  # others are no indices, or masks
 
 
 def kind(value: object) -> str:

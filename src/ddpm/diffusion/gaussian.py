@@ -175,7 +175,11 @@ class GaussianDiffusion(ForwardProcess):
             output: [b, c, ...], without the channels of a learned variance.
             x_t: [b, c, ...].
             t: [b].
+
+        Raises:
+            DdpmError: they do not fit together, or a t is out of range.
         """
+        self.refuse_misfits(t, output, x_t)
         if self.prediction_type == "epsilon":
             return self.xstart_from_epsilon(output, x_t, t)
         if self.prediction_type == "sample":
@@ -199,7 +203,11 @@ class GaussianDiffusion(ForwardProcess):
             x_start, x_t: [b, ...], x_0 and the x_t that belongs to it.
             t: [b].
             to: the prediction type; this model's by default.
+
+        Raises:
+            DdpmError: they do not fit together, a t is out of range, or the type is unknown.
         """
+        self.refuse_misfits(t, x_start, x_t)
         to = to or self.prediction_type
         one_of("the prediction type", to, get_args(PredictionType))
         if to == "epsilon":

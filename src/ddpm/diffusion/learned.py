@@ -41,7 +41,8 @@ def schedule_from_log_snr(values: Sequence[float] | NDArray[np.float64]) -> Nois
         values: [T], lambda_t, strictly falling.
 
     Raises:
-        DdpmError: they do not fall, are no finite numbers, or so large that abar_t is 1.
+        DdpmError: they do not fall, are no finite numbers, or so large or so near
+            each other that abar_t does not fall.
     """
     values = numbers("log signal-to-noise ratios", values)
     check(values.ndim == 1 and values.size > 0, "log signal-to-noise ratios must be a vector [T]")
@@ -59,8 +60,14 @@ def schedule_from_log_snr(values: Sequence[float] | NDArray[np.float64]) -> Nois
         f"a log signal-to-noise ratio of {values[0]:g} means abar = 1, an image without any noise; "
         "begin below 36",
     )
-    ratios = np.diff(log_abar, prepend=0.0)
-    return NoiseSchedule(-np.expm1(ratios))
+    betas = -np.expm1(np.diff(log_abar, prepend=0.0))
+    try:
+        return NoiseSchedule(betas)
+    except DdpmError as error:
+        raise DdpmError(
+            "two of these log signal-to-noise ratios are so near each other, or so high, that abar "
+            "is the same; move them apart, or lower them"
+        ) from error
 
 
 def tables(values: LogSnr) -> dict[str, LogSnr]:

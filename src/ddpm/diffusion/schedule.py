@@ -77,16 +77,8 @@ class NoiseSchedule:
         alphas = 1.0 - betas
         if self.ratios is not None:
             alphas = np.where(self.ratios < TINY, self.ratios, alphas)
-        abar = np.cumprod(alphas)
-        lost = np.flatnonzero((np.diff(abar, prepend=1.0) >= 0) & (abar > 0))
-        if lost.size:
-            at = f"betas[{lost[0]}] is {betas[lost[0]]:g}, so small that "
-            raise DdpmError(
-                f"{at}abar is 1 and x_1 has no noise in it; make it 1e-12 or more"
-                if lost[0] == 0
-                else f"{at}abar is the same before and after, and x_t has no more noise than "
-                "x_{t-1}; make it 1e-12 or more"
-            )
+        abar = np.cumprod(alphas).astype(np.float64)
+        _refuse_lost(betas, abar)
         abar_prev = np.append(1.0, abar[:-1])
         variance = betas * (1.0 - abar_prev) / (1.0 - abar)  # Eq. 7, beta~_t
         # beta~_0 is 0, so its entry is replaced by the next one, as in the authors' code.
@@ -168,8 +160,23 @@ def numbers(name: str, values: object) -> Array:
     """As float64, a copy; refused under its name if that is not possible."""
     try:
         return np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DdpmError(f"{name} must be a vector of numbers, got {repr(values)[:60]}") from None
+
+
+def _refuse_lost(betas: Array, abar: Array) -> None:
+    """Refuse betas of which one is so small that abar does not fall."""
+    # Below the normal numbers none is long enough to fall by a small part of itself.
+    normal = abar >= np.finfo(np.float64).tiny
+    lost = np.flatnonzero((np.diff(abar, prepend=1.0) >= 0) & normal)
+    if lost.size:
+        at = f"betas[{lost[0]}] is {betas[lost[0]]:g}, so small that "
+        raise DdpmError(
+            f"{at}abar is 1 and x_1 has no noise in it; make it 1e-12 or more"
+            if lost[0] == 0
+            else f"{at}abar is the same before and after, and x_t has no more noise than "
+            "x_{t-1}; make it 1e-12 or more"
+        )
 
 
 def _warmup(start: float, end: float, total: int, fraction: float) -> Array:

@@ -1,6 +1,6 @@
 """Sample quality: distances between sets of images, and what a classifier makes of them."""
 
-from ddpm.evaluation.cifar10_classifier import cifar10_classifier
+from ddpm.evaluation.cifar10_classifier import trained_classifier
 from ddpm.evaluation.digit_recogniser import DigitRecogniser
 from ddpm.evaluation.features import Features, get_features
 from ddpm.evaluation.frechet import (
@@ -32,7 +32,6 @@ __all__ = [
     "SourceSet",
     "Statistics",
     "check_frechet",
-    "cifar10_classifier",
     "classifier_score",
     "compare",
     "disk",
@@ -47,5 +46,6 @@ __all__ = [
     "probe_accuracy",
     "read_statistics",
     "statistics_of",
+    "trained_classifier",
     "write_statistics",
 ]

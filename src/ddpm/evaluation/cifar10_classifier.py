@@ -79,7 +79,7 @@ class Cifar10Classifier(nn.Module):
         return self.head(self.features(x))
 
 
-def cifar10_classifier() -> Cifar10Classifier:
+def trained_classifier() -> Cifar10Classifier:
     """The one that comes with the package, in float32."""
     network = Cifar10Classifier()
     network.load_state_dict({k: v.float() for k, v in load_file(WEIGHTS).items()})

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ddpm.data.images import Shape
 from ddpm.errors import DdpmError, check
-from ddpm.evaluation.cifar10_classifier import cifar10_classifier
+from ddpm.evaluation.cifar10_classifier import trained_classifier
 from ddpm.evaluation.inception import SIZE, Inception, find_inception
 from ddpm.runtime.device import best_device, exact_arithmetic
 
@@ -80,7 +80,7 @@ class Cifar10:
     name: FeaturesName = "cifar10"
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.network = device, cifar10_classifier().to(device)
+        self.device, self.network = device, trained_classifier().to(device)
         self.size = self.network.head.in_features
 
     def __call__(self, images: UInt8[Tensor, "b c h w"]) -> Extracted:

@@ -189,14 +189,12 @@ class RunFolder:
         """
         kept = [path for path in self.checkpoints() if path <= written][-KEEP:]
         try:
-            kept += self.pinned()
+            for path in self.checkpoints():
+                if path not in kept + self.pinned():  # read anew: a `compress` may have pinned it
+                    path.unlink()
+                    format1.beside(path).unlink(missing_ok=True)
         except DdpmError as error:
             log.warning("%s; until then no checkpoint is removed", error)
-            return
-        for path in self.checkpoints():
-            if path not in kept:
-                path.unlink()
-                format1.beside(path).unlink(missing_ok=True)
 
     def quarantine(self, first: int) -> None:
         """Rename the checkpoints of step `first` and later, so that nobody goes on from them.

@@ -161,11 +161,11 @@ class Session:
         if training.optimizer != "adam" and parallel.is_main():
             log.info("the weights are moved by %s", state.optimizers)
         left = state.diffusion.schedule.alphas_cumprod[-1]
-        if left > SHOWS and parallel.is_main():
+        if left > SHOWS and state.step == 0 and parallel.is_main():
             log.warning(
                 "the schedule ends at abar = %.2g, where x_T still shows the image, but samples "
-                "begin with pure noise; raise diffusion.beta_end (20 / T is the paper's) or "
-                "diffusion.timesteps",
+                "begin with pure noise; end it lower, as with a higher diffusion.beta_end (20 / T "
+                "is the paper's) or more timesteps",
                 left,
             )
         self.begun, self.earlier, self.first = time.monotonic(), state.seconds, state.step
