@@ -37,7 +37,7 @@ def test_an_archive_gives_its_images_back_and_says_where_its_bits_went(model, he
     result = model.decompress(data)
     assert result.exact
     assert all_equal(result.images, list(held_out))
-    header, payload = parse(data)
+    header, payload, _ = parse(data)
     assert result.steps == len(spent.path) + 1
     assert result.numbers == list(range(40))
     assert header.count == 40

@@ -46,7 +46,7 @@ def noise(random, data):
 
 def forge(random, data):
     """A long header with a right checksum and wrong contents, before the true payload."""
-    header, payload = parse(bytes(data))
+    header, payload, _ = parse(bytes(data))
     count = int(random.integers(1, 4))
     size = (int(random.integers(0, 40)), int(random.integers(0, 2) * random.integers(0, 1 << 30)))
     falls = np.sort(random.choice(19, random.integers(1, 6), replace=False))[::-1].tolist()
