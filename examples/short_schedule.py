@@ -86,7 +86,8 @@ def main(argv=None):
         end = round(share * len(prior))
         samples[end] = draw(model, end)
         print(f"T = {end}: L_T {prior[end - 1]:.2g}, the bound {bounds[end - 1]:.3f} bits/dim")
-    picture(model, prior, bounds, samples).savefig(args.out, dpi=120)
+    mark = ddpm.provenance.Provenance.of(model, args.run, ()).chunks()  # that it is synthetic
+    picture(model, prior, bounds, samples).savefig(args.out, dpi=120, metadata=mark)
 
 
 if __name__ == "__main__":

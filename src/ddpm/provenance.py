@@ -25,6 +25,8 @@ from ddpm.runs.checkpoint import checksum, model_tensors
 from ddpm.runtime.atomic import to_json
 from ddpm.runtime.paths import user_path
 
+__all__ = ["Provenance", "is_marked", "read_provenance"]
+
 KEY = "ddpm"  # of the text chunk, and of what it holds
 ARRAY = "provenance"  # of an .npz
 SYNTHETIC = "Synthetic: made by a diffusion model, not photographed or drawn by hand"
