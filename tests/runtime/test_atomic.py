@@ -9,7 +9,7 @@ import pytest
 
 from ddpm.errors import DdpmError
 from ddpm.runs.folder import RunFolder
-from ddpm.runtime.atomic import atomically, check_writable, write_text
+from ddpm.runtime.atomic import atomically, check_writable, make_folder, write_text
 
 LONG_NAMES = {
     "letters": "a" * 251 + ".png",
@@ -102,5 +102,15 @@ def test_trying_a_folder_leaves_all_files_as_they_are(tmp_path):
         thread.join()
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(".writable", "precious")]
     check_writable(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()
+    make_folder(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
     with pytest.raises(DdpmError, match=r"cannot write .*\.writable"):
         check_writable(tmp_path / ".writable" / "below")
+    with pytest.raises(DdpmError, match=r"cannot write .*\.writable"):
+        make_folder(tmp_path / ".writable" / "below")
+    os.symlink(tmp_path / "nowhere", tmp_path / "link")
+    with pytest.raises(DdpmError, match=r"cannot write .*link"):
+        check_writable(tmp_path / "link")
+    with pytest.raises(DdpmError, match=r"cannot write .*too long"):
+        check_writable(tmp_path / ("n" * 300) / "below")

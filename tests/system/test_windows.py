@@ -21,7 +21,7 @@ from ddpm.data.cache import cached
 from ddpm.data.parquet import parquet_images
 from ddpm.loading import load
 from ddpm.runs.checkpoint import load_checkpoint
-from ddpm.runtime.atomic import atomically, check_writable, write_text
+from ddpm.runtime.atomic import atomically, check_writable, make_folder, write_text
 from full_range import one_thread
 from helpers import checkpoint_path, tiny_model
 from mistakes import everything_below, refused
@@ -109,6 +109,7 @@ def test_a_file_is_replaced(windows):
 
 def test_a_folder_is_seen_to_be_writable(windows):
     check_writable(windows / "new")
+    make_folder(windows / "new")
     assert list((windows / "new").iterdir()) == []
 
 

@@ -30,7 +30,7 @@ from ddpm.errors import DdpmError, check
 from ddpm.provenance import ARRAY, Provenance, read_provenance
 from ddpm.runs.folder import is_alive
 from ddpm.runtime import parallel
-from ddpm.runtime.atomic import atomically, check_writable, to_json, write_text
+from ddpm.runtime.atomic import atomically, make_folder, to_json, write_text
 from ddpm.runtime.progress import Progress
 from ddpm.sampling import Callback
 
@@ -160,7 +160,7 @@ class SampleSet:
                 f"{self.folder} holds {more:,} images of a larger set, which would be lost; ask "
                 "for all of them, or choose another --out",
             )
-        check_writable(self.folder)
+        make_folder(self.folder)
         host = socket.gethostname()
         for path in self.folder.glob(f".*@{host}.working"):
             if not is_alive(int(path.name[1:].split("@")[0])):

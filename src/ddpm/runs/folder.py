@@ -15,9 +15,9 @@ from ddpm.runs import format1
 from ddpm.runs.checkpoint import Tensors, load_checkpoint
 from ddpm.runtime.atomic import (
     check_free_space,
-    check_writable,
     format_bytes,
     free_bytes,
+    make_folder,
     sync_folder,
 )
 from ddpm.runtime.paths import exists
@@ -158,7 +158,7 @@ class RunFolder:
         """
         self.clear_partial_files()
         folder = self.checkpoint(0).parent
-        check_writable(folder)
+        make_folder(folder)
         check_free_space(folder, size)
         # While the newest is written, those that are kept are still there.
         wanted = size * (KEEP + 1 - min(len(self.checkpoints()), KEEP))

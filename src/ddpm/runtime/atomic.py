@@ -150,13 +150,45 @@ def write_text(path: Path, text: str) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make `folder` and see that files can be written there, before hours are spent on one.
+    """See that files can be written in `folder`, before hours are spent on one, and leave no trace:
+    a folder that is not there yet is not made, since a command may still be refused.
+
+    Raises:
+        DdpmError: they cannot.
+    """
+    try:
+        _try_file(_there(folder))
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder`, and see that files can be written in it.
 
     Raises:
         DdpmError: they cannot.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-").close()
+        _try_file(folder)
     except OSError as error:
-        raise DdpmError(f"cannot write {folder} ({error.strerror or error}); {ADVICE}") from error
+        raise _unwritable(folder, error) from error
+
+
+def _there(folder: Path) -> Path:
+    """`folder`, or the nearest above it that is there."""
+    there = folder.absolute()
+    while True:
+        try:
+            there.lstat()  # a link to nothing is in the way of a folder
+            return there
+        except FileNotFoundError:
+            there = there.parent
+
+
+def _try_file(folder: Path) -> None:
+    tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-").close()
+
+
+def _unwritable(folder: Path, error: OSError) -> DdpmError:
+    return DdpmError(f"cannot write {folder} ({error.strerror or error}); {ADVICE}")
