@@ -27,11 +27,12 @@ from ddpm.likelihood.held_out import HeldOut
 from ddpm.model import Ddpm
 from ddpm.pretrained import pretrained
 from ddpm.runs.checkpoint import TRAINING, Tensors, load_checkpoint, save_checkpoint
-from ddpm.runs.folder import RunFolder, load_newest, pinned_by
+from ddpm.runs.folder import RunFolder, load_newest, name_beside
 from ddpm.runs.history import History
+from ddpm.runs.pins import may_be_needed
 from ddpm.runtime.atomic import to_json, write_text
 from ddpm.runtime.device import Precision, best_device
-from ddpm.runtime.paths import exists, user_path
+from ddpm.runtime.paths import user_path
 
 log = logging.getLogger("ddpm")
 
@@ -229,7 +230,7 @@ def store_measured(model: Ddpm, file: Path) -> Path:
     for part in parts:
         kept |= part.tensors()
     if may_be_needed(file):
-        model.save(beside := name_beside(file))
+        model.save(beside := name_beside(file, "measured"))
         return beside
     save_checkpoint(file, kept, described)
     if adopted and run is not None and run.config.is_file():
@@ -239,20 +240,3 @@ def store_measured(model: Ddpm, file: Path) -> Path:
         said |= {**described["config"], "images": described["history"]["facts"]}
         write_text(run.config, to_json(said, indent=2) + "\n")
     return file
-
-
-def may_be_needed(file: Path) -> bool:
-    """Whether an archive needs a file, or nobody can say."""
-    try:
-        return pinned_by(file) is not None
-    except DdpmError:
-        return True
-
-
-def name_beside(file: Path) -> Path:
-    """A free name for the measured model of a file that is not changed."""
-    found, number = file.with_name(f"measured-{file.name}"), 1
-    while exists(found):
-        number += 1
-        found = file.with_name(f"measured-{number}-{file.name}")
-    return found

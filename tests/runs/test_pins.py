@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from ddpm.errors import DdpmError
-from ddpm.loading import checkpoints_of, name_beside, store_measured
-from ddpm.runs.folder import RunFolder, in_runs, pinned_by
-from helpers import checkpoint_path, measured_model
+from ddpm.loading import checkpoints_of, load, store_measured
+from ddpm.runs.folder import RunFolder, in_runs, name_beside
+from ddpm.runs.pins import keep, make_way, pinned_by
+from ddpm.training import train
+from helpers import checkpoint_path, measured_model, tiny_config, tiny_images
 
 
 @pytest.fixture
@@ -165,5 +167,67 @@ def test_a_measured_model_is_never_written_over_what_may_be_needed(tmp_path):
     assert store_measured(model, file) == file
     run.pins.write_bytes("é".encode("utf-16"))
     assert store_measured(model, file) == file.with_name(f"measured-{file.name}")
-    assert name_beside(file) == file.with_name(f"measured-2-{file.name}")
+    assert name_beside(file, "measured") == file.with_name(f"measured-2-{file.name}")
     assert file.read_bytes() == before
+    measured = file.with_name(f"measured-{file.name}")
+    run.pins.write_bytes(b"")
+    assert "which the run keeps from now on" in keep(measured)
+    assert pinned_by(measured) == run
+
+
+# -- what is written again -------------------------------------------------------------------------
+
+
+def test_a_checkpoint_that_an_archive_needs_is_kept_when_its_step_is_reached_again(run, caplog):
+    file = run.checkpoint(3)
+    for number, name in ((1, "earlier"), (2, "earlier-2")):
+        file.write_text(f"weights {number}")
+        run.pin(file)
+        make_way(file)
+        aside = file.with_name(f"{name}-{file.name}")
+        assert aside.read_text() == f"weights {number}"
+        assert aside in run.pinned()
+        assert file not in run.pinned()
+        assert pinned_by(aside) == run
+        assert str(aside) in caplog.text
+    run.rotate(file)
+    assert all(path.exists() for path in run.pinned())
+    assert len(run.checkpoints()) == 2
+
+
+def test_nothing_is_kept_that_nobody_needs(run, caplog):
+    for path in (run.checkpoint(3), run.checkpoint(9)):
+        make_way(path)
+    assert len(list(run.checkpoint(0).parent.iterdir())) == 3
+    assert caplog.text == ""
+
+
+def test_where_pins_cannot_be_read_nothing_is_written_over(unreadable, caplog):
+    make_way(unreadable.checkpoint(3))
+    assert unreadable.checkpoint(3).with_name(f"earlier-{STEPS[2]}").exists()
+    assert "UTF-8" in caplog.text
+
+
+def test_a_run_that_diverges_twice_keeps_what_it_put_aside_first(run):
+    run.checkpoint(3).write_text("first")
+    run.pin(run.checkpoint(3))
+    run.quarantine(3)
+    run.checkpoint(3).write_text("second")
+    run.quarantine(3)
+    (pinned,) = run.pinned()
+    assert pinned.read_text() == "first"
+    assert pinned.with_name(f"diverged-2-{STEPS[2]}").read_text() == "second"
+
+
+def test_a_run_that_goes_back_and_on_again_writes_over_nothing_pinned(tmp_path):
+    config = tiny_config(steps=2, save_every=1)
+    newest = train(config, tiny_images(), tmp_path).checkpoint
+    run = RunFolder(tmp_path)
+    run.pin(newest)
+    newest.write_bytes(newest.read_bytes()[:-1])  # so that it goes on from the one before
+    kept = newest.read_bytes()
+    assert train(config, tiny_images(), tmp_path, resume=True).checkpoint == newest
+    (pinned,) = run.pinned()
+    assert pinned == newest.with_name(f"earlier-{newest.name}")
+    assert pinned.read_bytes() == kept
+    load(newest)

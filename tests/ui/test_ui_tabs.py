@@ -22,12 +22,13 @@ from ddpm.latents import inpaint, interpolate
 from ddpm.likelihood.held_out import HeldOut
 from ddpm.loading import load
 from ddpm.pretrained import pretrained
+from ddpm.runs.folder import RunFolder
 from ddpm.ui import charts, compressed_view, compressing, drawing, filling, likely, mixing, uploads
 from ddpm.ui.bench import Bench
 from ddpm.ui.drawing import Wish
 from ddpm.ui.examples import examples
 from ddpm.ui.work import Work
-from helpers import measured_model, tiny_images, tiny_model
+from helpers import checkpoint_path, measured_model, tiny_images, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,19 @@ def test_the_places_on_the_curve_are_what_those_bytes_decode_to(model, image):
     assert found.bytes == size
     assert torch.equal(found.images[0], model.decompress(packed.data[:size]).images[0])
     assert compressing.nearest(packed, size).bytes <= size
+
+
+def test_the_run_keeps_what_a_file_of_the_page_needs(model, image, tmp_path):
+    path = checkpoint_path(tmp_path / "run", 3)
+    model.save(path)
+    found = []
+    for place in (path, None, next(iter(pretrained().values()))):
+        packed = compressing.pack(model, image, "a.png", Work(), Bench("run", model, place).keep())
+        found.append(compressed_view.view(packed, packed.beginnings[0], model.format))
+    assert RunFolder(tmp_path / "run").pinned() == [path]
+    needs = "To decode it, the checkpoint of run is needed, which the run keeps from now on."
+    assert [needs in text for text in found] == [True, False, False]
+    assert str(tmp_path) not in found[0]
 
 
 def test_other_formats_have_at_most_as_many_bytes_and_are_as_close_as_they_can_be(model, image):

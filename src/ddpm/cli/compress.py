@@ -19,7 +19,7 @@ from ddpm.data.exact_files import ExactImages, read_images, some
 from ddpm.errors import DdpmError, check
 from ddpm.loading import files_here, load_with_file
 from ddpm.provenance import is_marked
-from ddpm.runs.folder import RunFolder, in_runs
+from ddpm.runs.pins import check_there, keep
 from ddpm.runtime.atomic import atomically, check_writable
 from ddpm.runtime.paths import exists, user_path
 
@@ -56,7 +56,7 @@ def run(argv: Sequence[str]) -> int:
     model = args.given.to(loaded)
     model.for_codec()  # nothing is kept for a model that cannot compress
     check_writable(out.parent)
-    needed = kept(file)
+    needed = keep(file)
     found = read_images(root, model.format, args.convert)
     check(
         out.resolve() not in {image.resolve() for image in found.paths},
@@ -132,38 +132,6 @@ def is_replaced(out: Path) -> bool:
             "choose another --out"
         ) from error
     return True
-
-
-def kept(file: Path) -> str:
-    """Have a run keep the checkpoint that an archive is made with, also if none is made in the end:
-    another one may need it by then.
-
-    Returns:
-        A sentence that says what must be kept to decode it.
-
-    Raises:
-        DdpmError: the checkpoint was removed before.
-    """
-    places = in_runs(file)
-    if not places:
-        return f"to decode it, keep {file}"
-    named = file if file.absolute() in places else places[0]
-    try:
-        new = [RunFolder(place.parent.parent).pin(place) for place in places]
-    except DdpmError as error:
-        return f"to decode it, keep {named}, which the run could not be told ({error})"
-    check_there(file)
-    since = "from now on" if any(new) else "already"
-    return f"to decode it, {named} is needed, which the run keeps {since}"
-
-
-def check_there(file: Path) -> None:
-    """Refuse to go on for a model that nobody will have."""
-    check(
-        exists(file),
-        f"{file} was removed meanwhile, which a run does with its older checkpoints; compress "
-        "again with a newer one",
-    )
 
 
 def back(name: str, file: Path, out: Path, given: Given) -> str:

@@ -30,7 +30,7 @@ from ddpm.likelihood.held_out import HeldOut
 from ddpm.loading import load_with_file, store_measured
 from ddpm.model import Ddpm
 from ddpm.pretrained import pretrained
-from ddpm.runs.folder import pinned_by
+from ddpm.runs.pins import pinned_by
 from ddpm.runtime import parallel
 from ddpm.runtime.atomic import check_writable
 from ddpm.runtime.paths import exists, user_path

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ddpm.cli.parse import parse, say
 from ddpm.errors import DdpmError, check
-from ddpm.loading import load
+from ddpm.loading import load_with_file
 from ddpm.pretrained import pretrained
 from ddpm.provenance import model_name
 from ddpm.ui.quiet import quiet
@@ -44,7 +44,9 @@ def run(argv: Sequence[str]) -> int:
     check(0 <= args.port <= 65535, f"--port must lie in 0..65535, got {args.port}")
     if any(importlib.util.find_spec(name) is None for name in ("gradio", "uvicorn")):
         raise DdpmError(MISSING)
-    models = {model_name(name): load(name, precision="fp32") for name in names or pretrained()}
+    models = {
+        model_name(name): load_with_file(name, precision="fp32") for name in names or pretrained()
+    }
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # to clean up
     try:
         with quiet():

@@ -23,7 +23,8 @@ from ddpm.runtime.atomic import (
 from ddpm.runtime.paths import exists
 
 CHECKPOINT = re.compile(r"step-\d+\.safetensors")
-OURS = ("step-", "diverged-step-")  # what the names of a run's checkpoints begin with
+# What a run's checkpoints are called: as written, put aside, or measured beside a pinned one.
+OURS = re.compile(r"((diverged|earlier|measured)-(\d+-)?)?step-.*")
 KEEP = 2  # checkpoints of a run that are kept
 MOST_LINKS = 40  # one behind the other, as Linux has it
 
@@ -114,7 +115,7 @@ class RunFolder:
             raise DdpmError(f"cannot write {self.pins} ({error.strerror})") from error
         return True
 
-    def _pin_instead(self, renamed: Path, name: str) -> None:
+    def pin_instead(self, renamed: Path, name: str) -> None:
         """Have the pin of a name go with its checkpoint; spaces take its place, so that no other
         line moves. If that cannot be written down, a notice says so."""
         word = rb"(?<![\w.-])" + re.escape(os.fsencode(name)) + rb"(?![\w.-])"
@@ -208,10 +209,10 @@ class RunFolder:
             pinned = []
         for path in self.checkpoints():
             if path >= self.checkpoint(first):
-                renamed = path.with_name(f"diverged-{path.name}")
+                renamed = name_beside(path, "diverged")
                 path.rename(renamed)
                 if path in pinned:
-                    self._pin_instead(renamed, path.name)
+                    self.pin_instead(renamed, path.name)
 
     def recovery_hint(self) -> str:
         """What to do about a run that diverged."""
@@ -234,22 +235,18 @@ def in_runs(file: Path) -> list[Path]:
     return [
         path
         for path in dict.fromkeys(paths)
-        if path.name.startswith(OURS)
+        if OURS.fullmatch(path.name)
         and path.parent == RunFolder(path.parent.parent).checkpoint(0).parent
     ]
 
 
-def pinned_by(file: Path) -> RunFolder | None:
-    """The run that has a file pinned, under whichever of its names; None if there is none.
-
-    Raises:
-        DdpmError: the list of a run cannot be read.
-    """
-    for path in in_runs(file):
-        run = RunFolder(path.parent.parent)
-        if path in run.pinned():
-            return run
-    return None
+def name_beside(file: Path, word: str) -> Path:
+    """A free name in the folder of a checkpoint, of which `word` is the beginning."""
+    found, number = file.with_name(f"{word}-{file.name}"), 1
+    while exists(found):
+        number += 1
+        found = file.with_name(f"{word}-{number}-{file.name}")
+    return found
 
 
 def is_alive(process: int) -> bool:

@@ -24,6 +24,7 @@ from ddpm.networks.sharding import full_tensor, is_sharded, shard, shard_like
 from ddpm.runs.checkpoint import Tensors, description, model_tensors, save_checkpoint
 from ddpm.runs.folder import RunFolder, load_newest
 from ddpm.runs.history import History
+from ddpm.runs.pins import make_way
 from ddpm.runtime import parallel
 from ddpm.runtime.device import Floats, in_channels_last
 from ddpm.runtime.randomness import derive_key
@@ -138,13 +139,14 @@ class TrainingState:
         parallel.on_main(lambda: self._write(run, tensors))
 
     def _write(self, run: RunFolder, tensors: Tensors) -> None:
-        """The checkpoint, unless its weights are corrupted."""
+        """The checkpoint, unless its weights are corrupted; over none that archives need."""
         check(
             all(bool(v.isfinite().all()) for k, v in tensors.items() if k.startswith("network.")),
             f"a weight is no longer finite at step {self.step}, so nothing is saved; resume from "
             "the last checkpoint with a lower training.lr",
         )
         path = run.checkpoint(self.step)
+        make_way(path)
         save_checkpoint(path, tensors, description(self.config, self.format, self.history))
         run.rotate(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from jaxtyping import UInt8
 from torch import Tensor
@@ -11,6 +12,8 @@ from ddpm.data.foreign import HEAD, what_bytes_are
 from ddpm.errors import DdpmError, check
 from ddpm.likelihood.held_out import HeldOut
 from ddpm.model import Ddpm
+from ddpm.runs.folder import in_runs
+from ddpm.runs.pins import keep
 from ddpm.ui.examples import examples
 from ddpm.ui.likely import held_out
 from ddpm.ui.sessions import Inbox, Sessions
@@ -25,11 +28,13 @@ class Bench:
     Args:
         name: as it was named on the command line.
         model: itself.
+        path: the file that it was loaded from, if it has one.
         desk, sessions, inbox: shared by all models of a server.
     """
 
     name: str
     model: Ddpm
+    path: Path | None = None
     desk: Desk = field(default_factory=Desk)
     sessions: Sessions = field(default_factory=Sessions)
     inbox: Inbox = field(default_factory=Inbox)
@@ -40,6 +45,15 @@ class Bench:
         if not self._held_out:
             self._held_out.append(held_out(self.model, work))
         return self._held_out[0]
+
+    def keep(self) -> str:
+        """Have a run keep the checkpoint for a file that is made; words about it, if it is in one.
+
+        Raises:
+            DdpmError: the checkpoint was removed before.
+        """
+        in_run = self.path is not None and in_runs(self.path)
+        return keep(self.path, f"the checkpoint of {self.name}") if self.path and in_run else ""
 
     def file(self, choice: str) -> tuple[bytes, str]:
         """The bytes and the name of what was handed in.

@@ -46,7 +46,7 @@ def compress_tab(bench: Bench) -> None:
 
     def pack(session: Session, work: Work, choice: str) -> tuple[Any, ...]:
         picture, name = bench.exact_image(choice)
-        return finished(session, compressing.pack(model, picture, name, work))
+        return finished(session, compressing.pack(model, picture, name, work, bench.keep()))
 
     def unpack(session: Session, work: Work, choice: str) -> tuple[Any, ...]:
         data, name = bench.archive(choice)

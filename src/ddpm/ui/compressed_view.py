@@ -46,6 +46,7 @@ def view(packed: Packed, found: Beginning, image_format: ImageFormat) -> str:
         if packed.missing
         else ""
     )
+    note += f" {packed.needs[0].upper()}{packed.needs[1:]}." if packed.needs else ""
     return words(said + "." + note) + row(figures, "equal") + curve(packed, found)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -66,6 +66,7 @@ class Packed:
         beginnings: at some places, bytes rising.
         rivals: other formats' files of the same image by format, bytes rising.
         missing: formats that this installation cannot write.
+        needs: words about the model that decoding takes, where it might be removed.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Packed:
     beginnings: list[Beginning]
     rivals: dict[str, list[Rival]] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    needs: str = ""
 
     @property
     def values(self) -> int:
@@ -86,8 +88,15 @@ class Packed:
         return 8 * size / self.values
 
 
-def pack(model: Ddpm, image: UInt8[Tensor, "c _h _w"], name: str, work: Work) -> Packed:
+def pack(
+    model: Ddpm, image: UInt8[Tensor, "c _h _w"], name: str, work: Work, needs: str = ""
+) -> Packed:
     """Compress an image, decode beginnings of the file, and write it in other formats.
+
+    Args:
+        model, image, work: as they are.
+        name: of the image.
+        needs: see `Packed`.
 
     Raises:
         DdpmError: the model cannot compress.
@@ -100,7 +109,7 @@ def pack(model: Ddpm, image: UInt8[Tensor, "c _h _w"], name: str, work: Work) ->
         work(done, len(formats), "other formats")
         rivals[other] = rivals_of(image, model.format, other)
     missing = tuple(name for name in COMPARED if name not in formats)
-    return Packed(packed.name, data, packed.head, [image], packed.beginnings, rivals, missing)
+    return replace(packed, originals=[image], rivals=rivals, missing=missing, needs=needs)
 
 
 def examine(model: Ddpm, data: bytes, name: str, work: Work) -> Packed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,10 @@ DARKER = {  # than Gradio has them, for the contrast that readers need (WCAG, 4.
 CLOSED = ("/gradio_api/upload", "/gradio_api/proxy=", "/gradio_api/file=http")  # of gradio
 
 
-def benches(models: dict[str, Ddpm]) -> list[Bench]:
-    """One for each model; they share the work and what is kept."""
+def benches(models: Mapping[str, tuple[Ddpm, Path | None]]) -> list[Bench]:
+    """One for each model and its file; they share the work and what is kept."""
     shared = Desk(), Sessions(), Inbox()
-    return [Bench(name, model, *shared) for name, model in models.items()]
+    return [Bench(name, model, path, *shared) for name, (model, path) in models.items()]
 
 
 def app_of(found: Sequence[Bench], host: str = LOCAL[0]) -> FastAPI:
@@ -175,12 +175,16 @@ class Server(uvicorn.Server):
 
 
 def serve(
-    models: dict[str, Ddpm], host: str, port: int, ready: Callable[[str], None] = print
+    models: Mapping[str, tuple[Ddpm, Path | None]],
+    host: str,
+    port: int,
+    ready: Callable[[str], None] = print,
 ) -> None:
     """Serve the pages until somebody stops it; within `ddpm.ui.quiet.quiet`.
 
     Args:
-        models: by name; the first one's page is the front page.
+        models: with their files, if they have some, by name; the first one's page is the front
+            page.
         host, port: where to listen; port 0 takes any that is free.
         ready: is told the address, once the pages are there.
 
