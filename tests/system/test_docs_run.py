@@ -21,6 +21,7 @@ from PIL import Image
 
 import ddpm
 import ddpm.codec.learning
+import ddpm.likelihood.denoising_error
 import ddpm.pretrained
 from ddpm.cli import COMMANDS, MODULES, main
 from ddpm.cli.completion import options
@@ -58,7 +59,7 @@ FIGURES = {
     "samples": {"--n": ["2"], "--steps": ["3"]},
     "rate-distortion": {"--n": ["1"], "--steps": ["10"]},
     "progressive": {"--n": ["2"], "--columns": ["3"]},
-    "shared-latents": {"--n": ["1"], "--t": ["5", "2"]},
+    "shared-latents": {"--n": ["1"], "--t": ["5", "2"], "--steps": ["20"]},
     "interpolation": {"--t": ["5"]},
     "coarse-to-fine": {"--t": ["5", "2"]},
     "progressive-quality": {"--n": ["4"], "--columns": ["2"]},
@@ -141,6 +142,14 @@ def stand_in(file, timesteps):
     model.save(file)
 
 
+def short(patch):
+    """Measure at few timesteps, and learn a last stage briefly."""
+    patch.setattr(ddpm.likelihood.denoising_error, "DENSE", 5)
+    patch.setattr(ddpm.likelihood.denoising_error, "SPACING", 30)
+    patch.setattr(ddpm.codec.learning, "STEPS", 5)
+    patch.setattr(ddpm.codec.learning, "MORE", 0)
+
+
 def pictures(folder, count, side, seed=0):
     """Colour noise, one file each."""
     folder.mkdir(parents=True)
@@ -155,8 +164,7 @@ def furnished(tmp_path_factory):
     place = tmp_path_factory.mktemp("docs")
     with pytest.MonkeyPatch.context() as patch, one_thread():
         patch.chdir(place)
-        patch.setattr(ddpm.codec.learning, "STEPS", 5)
-        patch.setattr(ddpm.codec.learning, "MORE", 0)
+        short(patch)
         for folder, timesteps in SHIPPED.values():
             Path(folder).mkdir()
             stand_in(Path(folder) / "cifar10-small.safetensors", timesteps)
@@ -183,8 +191,7 @@ def place(furnished, tmp_path, monkeypatch):
     shutil.copytree(furnished, tmp_path / "place")
     monkeypatch.chdir(tmp_path / "place")
     monkeypatch.syspath_prepend(tmp_path / "place")
-    monkeypatch.setattr(ddpm.codec.learning, "STEPS", 5)
-    monkeypatch.setattr(ddpm.codec.learning, "MORE", 0)
+    short(monkeypatch)
     with one_thread():
         yield tmp_path / "place"
 
