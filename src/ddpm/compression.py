@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ddpm import codec
+from ddpm.codec.model import LEARNED
 from ddpm.config import Config
 from ddpm.data.images import ImageFormat, Indexed
 from ddpm.data.inputs import ImageLike, as_images, as_indexed
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion, VarianceType
-from ddpm.errors import DdpmError
+from ddpm.errors import DdpmError, check
 from ddpm.likelihood.denoising_error import DenoisingError
 from ddpm.likelihood.plan import Plan
 from ddpm.likelihood.spectral_error import UNROTATED
@@ -78,8 +79,9 @@ class Compression:
 
         Raises:
             DdpmError: there are no images, or they are of another format, or the denoising error
-                was not measured.
+                was not measured, or the model learned its variance.
         """
+        check(not self.diffusion.learns_variance, LEARNED)
         images = as_indexed(images, self.format)
         self.coding = codec.learn_coding(
             self.diffusion,
@@ -174,6 +176,7 @@ class Compression:
             DdpmError: its denoising error was not measured, it has no last stage, or it learned
                 its variance.
         """
+        check(not self.diffusion.learns_variance, LEARNED)
         measured, coding = self._measured(), self.coding
         if coding is None:
             raise DdpmError(UNCODED)

@@ -159,7 +159,8 @@ def load_for_file(
             return fitting, file.stem if file in pretrained().values() else str(file)
     raise DdpmError(
         f"no model here fits the file, neither those that come with the package nor the runs in "
-        f"{RUNS.absolute()}; name the one it was compressed with: `ddpm decompress RUN FILE`"
+        f"{RUNS.absolute()}; name the one it was compressed with (`ddpm decompress RUN FILE`), and "
+        "the class and the guidance, if it was given any (--class, --guidance)"
     )
 
 

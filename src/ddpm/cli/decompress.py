@@ -15,7 +15,7 @@ from ddpm.cli.given import Given
 from ddpm.cli.outcome import finish, tell
 from ddpm.cli.parse import parse, positional
 from ddpm.cli.progress import progress_bar
-from ddpm.codec import Header, Reconstruct
+from ddpm.codec import Decompressed, Header, Reconstruct
 from ddpm.codec import parse as parse_file
 from ddpm.codec.names import LONGEST, written_names
 from ddpm.data.exact_files import image_paths, numbered, write_images
@@ -76,28 +76,41 @@ def run(argv: Sequence[str]) -> int:
         result.images,
         [paths[number] for number in result.numbers],
         model.format,
-        [marks(model, name, path, data, args)] * len(result.images)
-        if args.provenance and not result.exact
-        else None,
+        [
+            marks(model, name, path, data, args, number if file.header.count > 1 else None)
+            if args.provenance and number in result.guessed
+            else {}
+            for number in result.numbers
+        ],
         replace=False,
     )
-    count, reached = len(result.images), f"after {result.steps} steps of the last part, not exact"
-    missing = len(paths) - count
+    count = len(result.images)
+    missing, exact = len(paths) - count, count - len(result.guessed)
     tell(
         images=count,
         missing=missing,
         bytes=len(data),
         of_bytes=len(everything),
         exact=result.exact,
+        exact_images=exact,
         steps=result.steps,
     )
     finish(
         f"{count:,} image{'s' * (count != 1)} from {len(data):,} of {len(everything):,} bytes, "
-        f"{'exact' if result.exact else reached}: {out}",
+        f"{reached(result, exact)}: {out}",
         *[f"{missing:,} more have not arrived"] * bool(missing),
         made=[out],
     )
     return 0
+
+
+def reached(result: Decompressed, exact: int) -> str:
+    """How far the bytes reach, in words; `exact` of the images are exact."""
+    if not result.guessed:
+        return "exact"
+    several = f"{exact:,} of them exact, the rest " if exact else ""
+    steps = f"{result.steps} step{'s' * (result.steps != 1)}"
+    return f"{several}after {steps} of the last part{', not exact' * (not exact)}"
 
 
 def wanted(header: Header, only: Sequence[str]) -> list[int] | None:
@@ -134,11 +147,15 @@ def places(header: Header, only: list[int] | None, out: Path, named: bool) -> di
     return dict(zip(numbers, image_paths(out, [numbered(i) for i in numbers]), strict=True))
 
 
-def marks(model: Ddpm, name: str, path: str, data: bytes, args: Decompress) -> dict[str, str]:
-    """The text of an image of a part, whose details are the model's."""
+def marks(
+    model: Ddpm, name: str, path: str, data: bytes, args: Decompress, number: int | None
+) -> dict[str, str]:
+    """The text of an image of a part, whose details are the model's; its number, if there are
+    several."""
     words = ("decompress", name, path, "--bytes", str(len(data)), "--reconstruct", args.reconstruct)
+    one = () if number is None else ("--only", str(number))
     given = shlex.split(str(args.given))
-    return Provenance.of(model, name, (*words, *given), bytes=len(data)).chunks()
+    return Provenance.of(model, name, (*words, *one, *given), bytes=len(data)).chunks()
 
 
 def read(path: str) -> bytes:

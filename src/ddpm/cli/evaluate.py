@@ -36,7 +36,7 @@ from ddpm.loading import load
 from ddpm.model import Ddpm
 from ddpm.provenance import Provenance
 from ddpm.runtime import parallel
-from ddpm.runtime.atomic import to_json, write_text
+from ddpm.runtime.atomic import check_writable, to_json, write_text
 from ddpm.runtime.device import Precision
 from ddpm.runtime.paths import user_path
 from ddpm.sampling import get_sampler
@@ -236,6 +236,7 @@ def evaluate_codec(
     model: Ddpm, source: Provenance, images: ImageSource, args: Evaluate, out: Path
 ) -> None:
     """Real files: made, compared, written, printed."""
+    check_writable(out)  # before the time is spent
     with progress_bar() as progress:
         pixels = as_tensor(images)
         comparison = compare_codec(model, pixels, steps=args.plan.steps, progress=progress)
@@ -243,7 +244,7 @@ def evaluate_codec(
         **settings(model, images, Plan(), *known(args, model)),
         "steps": args.plan.steps or "best",
         "trajectory": "optimal",
-        "variance": "analytic",
+        "variance": "spectral" if model.coding and model.coding.spectral else "analytic",
     }
     path = result_path("codec", found, out)
     document = {**comparison.document(), "settings": found}

@@ -49,4 +49,5 @@ class Given:
         """As options."""
         if self.label is None:
             return ""
-        return f"--class {shlex.quote(self.label)} --guidance {self.scale:g}"
+        exactly = repr(self.scale).removesuffix(".0")  # a file of another guidance is not decoded
+        return f"--class {shlex.quote(self.label)} --guidance {exactly}"

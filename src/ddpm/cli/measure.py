@@ -30,6 +30,7 @@ from ddpm.likelihood.held_out import HeldOut
 from ddpm.loading import load_with_file, store_measured
 from ddpm.model import Ddpm
 from ddpm.pretrained import pretrained
+from ddpm.runs.folder import in_runs
 from ddpm.runs.pins import pinned_by
 from ddpm.runtime import parallel
 from ddpm.runtime.atomic import check_writable
@@ -76,7 +77,13 @@ def run(argv: Sequence[str]) -> int:
         args.timesteps is None or 2 <= args.timesteps <= total,
         f"--timesteps must lie in 2..{total}, all that this model has, got {args.timesteps}",
     )
+    missing = lacking(model, args)
     file = where(name, measured, args.out)
+    check(
+        args.out is not None or model.coding is None or bool(missing) or bool(in_runs(file)),
+        f"{file} can compress already, and archives that need it as it is could not be read any "
+        "more; give --out FILE",
+    )
     parallel.on_main(lambda: check_writable(file.parent))  # before the time is spent
     check(
         args.data is not None or not came_from_elsewhere(model),
@@ -88,7 +95,6 @@ def run(argv: Sequence[str]) -> int:
     if args.data is not None and adopted:
         adopt(model, args.data, source)
     judges = held_out_images(model, args.data)
-    missing = lacking(model, args)
     before = model.denoising_error if missing else None
     if missing:
         say(
@@ -170,6 +176,7 @@ def conclude(
         bits_per_dim_of_held_out=list(model.held_out.bits_per_dim) if model.held_out else [],
         held_out_images=model.held_out.name if model.held_out else None,
     )
+    able = model.coding is not None and not model.diffusion.learns_variance
     finish(
         f"denoising error at {len(error.timesteps)} timesteps, measured on {error.images:,} images "
         f"of {images}: in {file}",
@@ -178,7 +185,11 @@ def conclude(
         *held_out,
         made=[file],
         then={
-            f"ddpm compress {name} FOLDER -o FILE.ddpm": "images into one file",
+            **(
+                {f"ddpm compress {name} FOLDER -o FILE.ddpm": "images into one file"}
+                if able
+                else {}
+            ),
             f"ddpm sample {name} --steps 10": "few steps, the best timesteps",
         },
     )
@@ -284,6 +295,7 @@ def forecast(model: Ddpm, source: ImageSource, args: Measure, judges: ImageSourc
             break
     mine = -(-steps // parallel.size())
     training = usual_steps(model.format) if args.last_stage_steps is None else args.last_stage_steps
+    training *= not model.diffusion.learns_variance
     then = [f"{training:,} steps of training of the last stage"] if training else []
     if judges is not None:
         count = judged(model, judges)

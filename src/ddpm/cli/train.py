@@ -96,7 +96,8 @@ def run(argv: Sequence[str]) -> int:
             other_images=args.other_images,
             progress=progress,
         )
-    return conclude(result, out, name)
+    learns = config.diffusion.variance_type.startswith("learned")
+    return conclude(result, out, name, not learns and config.training.last_stage_steps != 0)
 
 
 def which_run(argv: Sequence[str]) -> tuple[str, list[str], Path | None]:
@@ -191,8 +192,9 @@ def expand_short_options(argv: Sequence[str]) -> list[str]:
     return [full.get(name, name) + equals + value for name, equals, value in parts]
 
 
-def conclude(result: TrainingResult, out: Path, preset: str) -> int:
+def conclude(result: TrainingResult, out: Path, preset: str, compresses: bool) -> int:
     """Say how the run ended and what to do next; the exit code."""
+    packed = {f"ddpm compress {typed(out)} FOLDER -o FILE.ddpm": "images into one file"}
     quoted = typed(out)
     # A preset of one's own imports what the run is made of.
     named = f"{preset} " if "." in preset else ""
@@ -205,7 +207,7 @@ def conclude(result: TrainingResult, out: Path, preset: str) -> int:
             then={
                 f"ddpm sample {quoted}": "draw from it",
                 f"ddpm evaluate {quoted} --bpd": "bits/dim of held-out images",
-                f"ddpm compress {quoted} FOLDER -o FILE.ddpm": "images into one file",
+                **(packed if compresses else {}),
             },
         )
         return 0

@@ -32,6 +32,7 @@ Image = UInt8[Tensor, "c _h _w"]
 LARGEST = 1 << 28  # pixels times channels of one image: 89 megapixels in colour
 
 
+@exact_arithmetic()
 def compress(
     model: CodecModel,
     images: Sequence[Image],
@@ -70,9 +71,8 @@ def compress(
     for part in parts(sizes, shape):
         pieces = [images[block.image][(slice(None), *block.place)] for block in part]
         walk = Walk(model, route, [block.size for block in part], counter)
-        with exact_arithmetic():
-            payload = send(walk, pieces, spent or Spent())
-            received = receive(walk, payload, [len(payload)], len(payload))[0]
+        payload = send(walk, pieces, spent or Spent())
+        received = receive(walk, payload, [len(payload)], len(payload))[0]
         proved &= all(map(torch.equal, received.blocks, pieces))
         payloads.append(payload)
         found.append(Part(len(payload), sealed(pieces)))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from ddpm.codec.parts import Block, parts, tiles_of_a_block, tiles_of_a_part
 from ddpm.codec.tiles import Size, grid
 from ddpm.codec.transmission import Reconstruct, Walk, receive
 from ddpm.data.images import ImageFormat
-from ddpm.errors import check
+from ddpm.errors import check, one_of, whole_number
 from ddpm.runtime.device import exact_arithmetic
 from ddpm.runtime.progress import Counter, Progress
 
@@ -41,6 +42,7 @@ class Decompressed:
             reach, in order.
         numbers: which images of the file they are.
         exact: they are what was compressed, to the last bit, and none is missing.
+        guessed: the numbers of those that are not, for not all of their bytes are there.
         steps: how many of the K steps the bytes reached, of the last part that they reach; K for
             complete ones.
     """
@@ -49,6 +51,7 @@ class Decompressed:
     numbers: list[int]
     exact: bool
     steps: int
+    guessed: frozenset[int] = frozenset()
 
     def like(self, originals: Sequence[Image], image_format: ImageFormat) -> list[Image]:
         """All images of a file of `originals`: grey ones for those that no byte has reached."""
@@ -130,7 +133,12 @@ class _Arrived:
     def __init__(self, header: Header, image_format: ImageFormat, wanted: set[int] | None) -> None:
         self.header, self.format, self.wanted = header, image_format, wanted
         self.found: dict[int, Tensor] = {}
-        self.steps, self.complete = 0, True
+        self.steps, self.complete, self.guessed = 0, True, set[int]()
+
+    def lacks(self, blocks: Sequence[Block]) -> None:
+        """Not all bytes of some blocks are there."""
+        self.complete = False
+        self.guessed |= {block.image for block in blocks}
 
     def put(self, blocks: Sequence[Block], pixels: Sequence[Tensor], steps: int) -> None:
         """Blocks that have arrived; what is missing of their images is grey."""
@@ -147,7 +155,24 @@ class _Arrived:
         """What there is."""
         numbers = sorted(self.found)
         images = [self.found[number] for number in numbers]
-        return Decompressed(images, numbers, self.complete, self.steps)
+        guessed = frozenset(self.guessed & self.found.keys())
+        return Decompressed(images, numbers, self.complete, self.steps, guessed)
+
+
+def chosen(header: Header, only: Sequence[int]) -> set[int]:
+    """The numbers of the images that are wanted.
+
+    Raises:
+        DdpmError: they are no numbers, or there are no such images.
+    """
+    numbers = only.tolist() if isinstance(only, np.ndarray | Tensor) else only
+    check(isinstance(numbers, Iterable), f"only takes a list of numbers, got {only!r}")
+    found = {whole_number("the number of an image", number, 0) for number in numbers}
+    check(
+        max(found, default=0) < header.count,
+        f"the file holds the images 0..{header.count - 1}, got {sorted(found)}",
+    )
+    return found
 
 
 def size_of(header: Header, image_format: ImageFormat, number: int) -> Size:
@@ -164,7 +189,7 @@ def check_file(model: CodecModel, file: File) -> None:
         DdpmError: it is one.
     """
     header, shape = file.header, model.format.shape
-    with_class = " and with the class and the guidance it was given" if model.classes else ""
+    with_class = ", with the class and the guidance it was given" if model.classes else ""
     needed, bits = header.model, header.model_bits
     check(
         header.fits(model.fingerprint),
@@ -190,6 +215,7 @@ def check_file(model: CodecModel, file: File) -> None:
     )
 
 
+@exact_arithmetic()
 def _decode(
     model: CodecModel,
     file: File,
@@ -199,13 +225,10 @@ def _decode(
     progress: Progress | None,
 ) -> list[Decompressed]:
     """Every beginning of a file, part by part."""
+    one_of("reconstruct", reconstruct, get_args(Reconstruct))
     check_file(model, file)
     header = file.header
-    check(
-        only is None or all(0 <= number < header.count for number in only),
-        f"the file holds the images 0..{header.count - 1}, got {only}",
-    )
-    wanted = None if only is None else set(only)
+    wanted = None if only is None else chosen(header, only)
     arrived = [_Arrived(header, model.format, wanted) for _ in lengths]
     if header.stored:
         return [_unpack(file, one, n) for one, n in zip(arrived, lengths, strict=True)]
@@ -219,15 +242,14 @@ def _decode(
     for piece in _pieces(header, model.format, wanted):
         reached = [n for n in lengths if piece.is_reached(n)]
         for one in arrived[: len(lengths) - len(reached)]:
-            one.complete = False
+            one.lacks(piece.blocks)
         if not reached:
             break
         walk = Walk(model, route, [block.size for block in piece.blocks], counter)
         cuts = [min(n, piece.end) - piece.start for n in reached]
         code = file.payload[piece.start : piece.start + cuts[-1]]
         whole = piece.end - piece.start
-        with exact_arithmetic():
-            received = receive(walk, code, cuts, whole, reconstruct)
+        received = receive(walk, code, cuts, whole, reconstruct)
         check(
             cuts[-1] < whole or sealed(received[-1].blocks) == piece.check,
             f"the images {piece.blocks[0].image} to {piece.blocks[-1].image} of the file (from 0) "
@@ -235,7 +257,8 @@ def _decode(
         )
         for one, n, part in zip(arrived[-len(reached) :], cuts, received, strict=True):
             one.put(piece.blocks, part.blocks, part.steps)
-            one.complete &= n == whole
+            if n < whole:
+                one.lacks(piece.blocks)
     return [one.result() for one in arrived]
 
 
@@ -284,13 +307,15 @@ def _unpack(file: File, arrived: _Arrived, length: int) -> Decompressed:
             rest = stream.unconsumed_tail
         except zlib.error:
             pixels, rest = b"", b""
-        arrived.complete &= len(pixels) == count
+        block = Block(number, 0, 0, size)
+        if len(pixels) < count:
+            arrived.lacks([block])
         if not pixels and number:
             break
         crc = zlib.crc32(pixels, crc)
         flat = np.frombuffer(pixels.ljust(count, bytes([arrived.format.levels // 2])), np.uint8)
         image = torch.from_numpy(flat.copy()).reshape(channels, *size)
-        arrived.put([Block(number, 0, 0, size)], [image], steps)
+        arrived.put([block], [image], steps)
     arrived.complete &= crc % (1 << 8 * CHECK_BYTES) == header.parts[0].check
     check(
         arrived.complete or length < header.length,

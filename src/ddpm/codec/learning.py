@@ -21,7 +21,7 @@ from ddpm.codec.window_pool import BATCH
 from ddpm.data.images import ImageFormat, Indexed
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.errors import DdpmError
+from ddpm.errors import DdpmError, check, whole_number
 from ddpm.likelihood.denoising_error import DenoisingError
 from ddpm.likelihood.spectral_error import UNROTATED
 from ddpm.runtime.device import exact_arithmetic
@@ -56,7 +56,8 @@ def network_calls(image_format: ImageFormat, steps: int) -> int:
 
 def knots(schedule: NoiseSchedule) -> tuple[int, ...]:
     """The timesteps between which the last stage can take over: those of NOISES."""
-    noise = 127.5 / np.sqrt(schedule.snr)
+    with np.errstate(divide="ignore"):  # of chains that end in nothing but noise
+        noise = 127.5 / np.sqrt(schedule.snr)
     return tuple(sorted({int(np.abs(noise - wanted).argmin()) for wanted in NOISES}))
 
 
@@ -86,14 +87,19 @@ def learn_coding(
         progress: counts the steps.
 
     Raises:
-        DdpmError: the error was not measured in colour and frequency.
+        DdpmError: the error was not measured in colour and frequency, there are no images, or not
+            of this format, or the steps are no whole number.
     """
     if error.spectral is None:
         raise DdpmError(UNROTATED)
+    check(len(images) > 0, "there are no images to learn the coding of exact pixels from")
+    if steps is not None:
+        steps = whole_number("the number of steps", steps, 1)
     kept = PRICED if len(images) >= 2 * PRICED else 0
     ends = knots(diffusion.schedule)
 
     def predict(batch: UInt8[Tensor, "b c h w"], timestep: int, number: int) -> Tensor:
+        image_format.check(batch)
         noise = Randomness(number, "last stage").normal(
             torch.arange(len(batch), device=device), image_format.shape
         )

@@ -19,6 +19,7 @@ from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from ddpm.errors import check
 from ddpm.likelihood.spectral_error import SpectralError
 
+LEARNED = "compression needs a model with a fixed variance; this one learned its own"
 VERSION = b"2"  # of what decoders compute: another one would not decode the files of this
 
 
@@ -49,10 +50,7 @@ class CodecModel:
     given: tuple[int, float] | None = None
 
     def __post_init__(self) -> None:
-        check(
-            not self.diffusion.learns_variance,
-            "compression needs a model with a fixed variance; this one learned its own",
-        )
+        check(not self.diffusion.learns_variance, LEARNED)
 
     @property
     def device(self) -> torch.device:

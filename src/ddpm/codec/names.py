@@ -79,6 +79,8 @@ def check_names(names: Sequence[str]) -> None:
     Raises:
         DdpmError: says which, why, and what to do.
     """
+    for name in names:
+        check(isinstance(name, str), f"names are texts, got {name!r}")
     taken: dict[str, str] = {}
     size = sum(len(name.encode(errors="surrogatepass")) + 1 for name in names)
     check(

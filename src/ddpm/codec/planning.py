@@ -14,6 +14,7 @@ the beginnings of a file show more. The whole may become at most DEARER for it.
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -67,15 +68,16 @@ def choose_route(
     known = np.array(sorted(ends))
     low, high = int(known[0]), int(known[-1])
     check(
-        last is None or low <= last <= high,
+        last is None or (isinstance(last, Integral) and low <= last <= high),
         f"the last timestep must lie in {low}..{high}, for which this model's last stage was "
         f"trained, got {last}",
     )
-    most = min(MAX_STEPS, schedule.num_timesteps - low)
-    least = 1 if high == schedule.num_timesteps - 1 else 2
+    most = min(MAX_STEPS, schedule.num_timesteps - (low if last is None else last))
+    least = 1 if (high if last is None else last) == schedule.num_timesteps - 1 else 2
+    where = "" if last is None else f" for a path that ends at {last}"
     check(
-        steps is None or least <= steps <= most,
-        f"steps must lie in {least}..{most}, got {steps}",
+        steps is None or (isinstance(steps, Integral) and least <= steps <= most),
+        f"steps must lie in {least}..{most}{where}, got {steps}",
     )
     numbers = tiles * math.prod(error.xstart_mse.shape[1:])
     prices = np.asarray(step_price(numbers * step_costs(schedule, error)))

@@ -88,10 +88,13 @@ class Comparison:
     def overheads(self) -> str:
         """What channel simulation and the whole cost above what theory asks."""
         spent, figures = self.figures.spent, self.figures
-        path = sum(spent.path) / sum(spent.delivered) - 1
+        delivered = sum(spent.delivered)
+        path = (
+            f"{sum(spent.path) / delivered - 1:+.1%}" if delivered else "of a path without a step"
+        )
         total = self.bpd(figures.archive - figures.header) / self.bound.mean - 1
         return (
-            f"channel simulation {path:+.1%} over the information delivered; all but the header "
+            f"channel simulation {path} over the information delivered; all but the header "
             f"{total:+.1%} beside the bound, whose last term is a Gaussian for each pixel"
         )
 

@@ -207,6 +207,11 @@ def measure_denoising_error(
                 pred_xstart[index] = _predicted(diffusion, denoiser, x_start, index, int(timestep))
                 counter.advance(len(index))
             own = squared_error(pred_xstart, images, image_format)
+            check(
+                bool(np.isfinite(own).all()),
+                f"the network's prediction at t = {timestep} is not finite or far too large; its "
+                "weights are damaged, or its training diverged",
+            )
             decoder[i] = decoder_bits(pred_xstart, own, images, image_format)
             mse[i] = torch.from_numpy(own)
             before = spectral.squared(pred_xstart)

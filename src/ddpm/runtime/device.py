@@ -52,10 +52,15 @@ def in_precision(
 
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
-    """Float32 as it is meant, on a GPU too: without TF32, whatever the program has chosen."""
+    """Float32 as it is meant: without TF32 and autocast, whatever the program has chosen."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    cast = {device: torch.is_autocast_enabled(device) for device in ("cpu", "cuda")}
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    for device in cast:
+        torch.set_autocast_enabled(device, False)
     try:
         yield
     finally:
+        for device, enabled in cast.items():
+            torch.set_autocast_enabled(device, enabled)
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
