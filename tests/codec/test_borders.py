@@ -11,7 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+import ddpm.cli.decompress
 from ddpm.cli import main
+from ddpm.cli.about_archive import is_archive
+from ddpm.codec.header import Header, Part
 from ddpm.errors import DdpmError
 from ddpm.loading import load
 from ddpm.provenance import read_provenance
@@ -231,3 +234,52 @@ def test_files_of_one_step_are_compared_too(tmp_path, capsys):
     data = ["--data", "digits", "--steps", "1", "--out", str(tmp_path)]
     assert main([*command, *data]) == 0
     assert "channel simulation" in capsys.readouterr().out
+
+
+# -- files that are odd ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [b"\xdd", b"\xdd\x04" + b"a" * 20, b"\xdd\x50", b"\xdd\x02"])
+def test_what_begins_as_an_archive_is_none_of_a_checkpoint(tmp_path, capsys, start):
+    path = tmp_path / "x.ddpm"
+    path.write_bytes(start)
+    sentence = refused(["info", path], capsys)
+    assert "checkpoint" not in sentence
+    assert "compress" in sentence or "the file is cut" in sentence or "first format" in sentence
+
+
+def test_a_checkpoint_whose_first_byte_is_that_of_an_archive_is_one(tmp_path, capsys, model):
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    more = (0xDD - size) % 256  # spaces may follow the header
+    path.write_bytes(
+        (size + more).to_bytes(8, "little") + data[8 : 8 + size] + b" " * more + data[8 + size :]
+    )
+    assert path.read_bytes()[0] == 0xDD
+    assert not is_archive(path)
+
+
+def test_a_small_file_that_claims_many_images_is_refused_before_any_place_is_made(
+    tmp_path, capsys, model, monkeypatch
+):
+    model.save(tmp_path / "m.safetensors")
+    monkeypatch.setattr(ddpm.cli.decompress, "places", lambda *_: pytest.fail("too late"))
+    part = Part(2, 0)
+    fingerprint = model.for_codec().fingerprint % (1 << 28)
+    header = Header(fingerprint, 1 << 22, None, None, None, False, (part,))
+    (tmp_path / "x.ddpm").write_bytes(header.pack() + b"ab")
+    command = ["decompress", tmp_path / "m.safetensors", tmp_path / "x.ddpm", "-o", tmp_path / "o"]
+    refused(command, capsys, "damaged")
+
+
+def test_who_compresses_what_the_model_does_not_know_is_told(tmp_path, capsys, model):
+    model.save(tmp_path / "m.safetensors")
+    noise = np.random.default_rng(0).integers(0, 17, (8, 8)) * 255 / 16
+    Image.fromarray(noise.round().astype(np.uint8)).save(tmp_path / "a.png")
+    command = ["compress", str(tmp_path / "m.safetensors"), str(tmp_path / "a.png"), "-o"]
+    assert main([*command, str(tmp_path / "x.ddpm")]) == 0
+    size = (tmp_path / "x.ddpm").stat().st_size
+    assert size > 33
+    assert "the pixels alone have 33 bytes" in capsys.readouterr().out

@@ -18,12 +18,13 @@ LISTED = 20  # names that are shown
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file begins as ours do, of the first format too."""
+    """Whether a file begins as ours do, of any version; the ninth byte of a checkpoint is {."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        start = file.read(2)
-    return len(start) == 2 and start[0] == MAGIC and start[1] & 15 in (0, SINGLE, GENERAL)
+        start = file.read(9)
+    ours = start[1:2] and start[1] & 15 in (0, SINGLE, GENERAL)
+    return start[:1] == bytes([MAGIC]) and (bool(ours) or start[8:] != b"{")
 
 
 def about_archive(path: Path) -> None:

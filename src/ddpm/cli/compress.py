@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from ddpm.provenance import is_marked
 from ddpm.runs.pins import check_there, keep
 from ddpm.runtime.atomic import atomically, check_writable
 from ddpm.runtime.paths import exists, user_path
+
+UNLIKE = "the model has not learned such images, for which another format is better"
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,11 @@ def run(argv: Sequence[str]) -> int:
         converted=len(found.converted),
         needs=file,
     )
+    raw = math.ceil(values * math.log2(model.format.levels) / 8)
     finish(
         f"{len(found.images):,} image{'s' * (len(found.images) > 1)} in {len(data):,} bytes, "
         f"{8 * len(data) / values:.3f} bits/dim: {out}{' (replaced)' if replaced else ''}",
+        *[f"the pixels alone have {raw:,} bytes: {UNLIKE}"] * (len(data) > raw),
         f"kept are the pixels{' and the names' * named}; not kept are "
         f"{'' if named else 'file names, '}dates and other metadata{unmarked}",
         needed + (f", and the options {args.given}" if str(args.given) else ""),

@@ -17,6 +17,7 @@ from ddpm.cli.parse import parse, positional
 from ddpm.cli.progress import progress_bar
 from ddpm.codec import Decompressed, Header, Reconstruct
 from ddpm.codec import parse as parse_file
+from ddpm.codec.extraction import check_file
 from ddpm.codec.names import LONGEST, written_names
 from ddpm.data.exact_files import image_paths, numbered, write_images
 from ddpm.data.foreign import HEAD, what_bytes_are
@@ -62,8 +63,9 @@ def run(argv: Sequence[str]) -> int:
     data = prefix(everything, args.bytes, args.fraction)
     file = parse_file(data)
     numbers = wanted(file.header, args.only)
-    paths = places(file.header, numbers, out, args.names)
     model, name = load_for_file(name, file.header, args.given.label, args.given.scale)
+    check_file(model.for_codec(), file)  # else places would be made for images that cannot be there
+    paths = places(file.header, numbers, out, args.names)
     with progress_bar() as progress:
         result = model.decompress(
             file, only=numbers, reconstruct=args.reconstruct, progress=progress
