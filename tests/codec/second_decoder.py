@@ -1,4 +1,4 @@
-"""A second decoder of the codec's files, by docs/file-format.md: slow, in the page's words, and with
+"""A second decoder of the codec's files, by docs/file-format.md: slow, in the page's words, with
 nothing of the package but the network's forward pass.
 """
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ddpm.cli import main
-from ddpm.cli.measure import about
+from ddpm.cli.progress import about
 from ddpm.cli.sample import Sample, batch_size
 from ddpm.data.content import DataFacts, data_facts
 from ddpm.data.digits import digits

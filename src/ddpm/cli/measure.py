@@ -14,7 +14,7 @@ import tyro
 from ddpm.cli.data import adopt, came_from_elsewhere, open_for
 from ddpm.cli.outcome import finish, tell
 from ddpm.cli.parse import parse, positional, say, typed
-from ddpm.cli.progress import progress_bar
+from ddpm.cli.progress import about, progress_bar
 from ddpm.codec.learning import usual_steps
 from ddpm.data import ImageSource
 from ddpm.data.open import NoHeldOut
@@ -78,12 +78,7 @@ def run(argv: Sequence[str]) -> int:
         f"--timesteps must lie in 2..{total}, all that this model has, got {args.timesteps}",
     )
     missing = lacking(model, args)
-    file = where(name, measured, args.out)
-    check(
-        args.out is not None or model.coding is None or bool(missing) or bool(in_runs(file)),
-        f"{file} can compress already, and archives that need it as it is could not be read any "
-        "more; give --out FILE",
-    )
+    file = where(name, measured, args.out, model.coding is not None and not missing)
     parallel.on_main(lambda: check_writable(file.parent))  # before the time is spent
     check(
         args.data is not None or not came_from_elsewhere(model),
@@ -195,8 +190,8 @@ def conclude(
     )
 
 
-def where(name: str, measured: Path, out: Path | None) -> Path:
-    """The file for the measured model.
+def where(name: str, measured: Path, out: Path | None, coded: bool) -> Path:
+    """The file for the measured model, `coded` if it can compress and will be another one.
 
     Raises:
         DdpmError: it may not be changed, or is there already.
@@ -223,6 +218,11 @@ def where(name: str, measured: Path, out: Path | None) -> Path:
             f"{measured} is kept for archives and is not changed; give --out FILE, or if there is "
             f"no archive that needs it, take it out of {run.pins}"
         )
+    check(
+        not coded or bool(in_runs(measured)),
+        f"{measured} can compress already, and archives that need it as it is could not be read "
+        "any more; give --out FILE",
+    )
     return measured
 
 
@@ -306,17 +306,3 @@ def forecast(model: Ddpm, source: ImageSource, args: Measure, judges: ImageSourc
         f"{steps * images:,} evaluations, {about(mine * images / size * seconds)}; fewer with "
         f"--images or --timesteps{'; then ' * bool(then)}{' and '.join(then)}"
     )
-
-
-def about(seconds: float) -> str:
-    """A duration for people."""
-    minutes = round(seconds / 60)
-    if seconds < 1:
-        return "less than a second"
-    if round(seconds) < 60:
-        return f"about {seconds:.0f} s"
-    if minutes < 60:
-        return f"about {minutes} min"
-    if minutes < 48 * 60:
-        return f"about {minutes // 60} h {minutes % 60} min"
-    return f"about {seconds / 86400:.1f} days"

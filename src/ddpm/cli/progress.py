@@ -146,3 +146,17 @@ class Lines:
         line = describe(name, done, total, speed or None, note.strip(), sys.maxsize)
         print(line, file=sys.stderr, flush=True)
         self.said, self.spoke = now, not finished
+
+
+def about(seconds: float) -> str:
+    """A duration for people."""
+    minutes = round(seconds / 60)
+    if seconds < 1:
+        return "less than a second"
+    if round(seconds) < 60:
+        return f"about {seconds:.0f} s"
+    if minutes < 60:
+        return f"about {minutes} min"
+    if minutes < 48 * 60:
+        return f"about {minutes // 60} h {minutes % 60} min"
+    return f"about {seconds / 86400:.1f} days"
