@@ -81,14 +81,12 @@ def learn_coding(
         error: of the network, in colour and frequency too.
         image_format: of the images.
         images: to train on; the last of them, of 128 or more, only say what a pixel costs.
-        device: where the network is.
         steps: of the training; chosen by the images' format by default.
         stage: one that was trained elsewhere, instead of a training.
-        progress: counts the steps.
+        device, progress: where the network is; counts the steps.
 
     Raises:
-        DdpmError: the error was not measured in colour and frequency, there are no images, or not
-            of this format, or the steps are no whole number.
+        DdpmError: an error not measured in colour and frequency, other images or none, no number.
     """
     if error.spectral is None:
         raise DdpmError(UNROTATED)
@@ -121,11 +119,13 @@ def learn_coding(
     with torch.inference_mode(), exact_arithmetic():
         drift = _drift(diffusion, denoiser, images, image_format, device)
     priced = images[torch.arange(max(0, len(images) - PRICED), len(images))].cpu()
-    between = {round(math.sqrt(a * b)) for a, b in itertools.pairwise(ends)}
-    costs = {
-        t: _cost(stage, priced, predict(priced, t, 0).cpu(), t) for t in sorted({*ends} | between)
-    }
+    costs = {t: _cost(stage, priced, predict(priced, t, 0).cpu(), t) for t in _with_middles(ends)}
     return _cheapest(stage, diffusion.schedule, error, image_format, costs, SAFETY * drift)
+
+
+def _with_middles(ends: tuple[int, ...]) -> list[int]:
+    """Rising timesteps with one between any two, in even proportion."""
+    return sorted({*ends} | {round(math.sqrt(a * b)) for a, b in itertools.pairwise(ends)})
 
 
 def _cheapest(
