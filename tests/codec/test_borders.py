@@ -92,7 +92,7 @@ def test_a_last_stage_is_learned_from_images_of_the_model(wrong):
 def test_a_network_that_has_gone_bad_is_named():
     model = tiny_model()
     next(model.network.parameters()).fill_(math.nan)
-    with pytest.raises(DdpmError, match="prediction at t = 0 is not finite"):
+    with pytest.raises(DdpmError, match="at t = 0 the prediction is not finite"):
         model.measure(tiny_images(4).images)
 
 

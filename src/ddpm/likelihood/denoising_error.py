@@ -32,6 +32,7 @@ DENSE = 48  # every one of the first timesteps is measured, where the error chan
 SPACING = 12  # and every 12th of the rest; between them the logarithm is interpolated
 POWER = 2.5  # that fewer timesteps rise with: of 1.5 to 3, what 16 of them lose least bits with
 MEASURED = 256  # images of 32x32 pixels that are measured in one network call
+BAD = "the prediction is not finite: the weights are damaged, or the training diverged"
 PREFIX = "denoising_error."  # of its tensors in a checkpoint
 UNCALIBRATED = (
     "this model has no calibration of the predicted x_0; measure it once on training images with "
@@ -207,11 +208,7 @@ def measure_denoising_error(
                 pred_xstart[index] = _predicted(diffusion, denoiser, x_start, index, int(timestep))
                 counter.advance(len(index))
             own = squared_error(pred_xstart, images, image_format)
-            check(
-                bool(np.isfinite(own).all()),
-                f"the network's prediction at t = {timestep} is not finite or far too large; its "
-                "weights are damaged, or its training diverged",
-            )
+            check(bool(np.isfinite(own).all()), f"at t = {timestep} {BAD}")
             decoder[i] = decoder_bits(pred_xstart, own, images, image_format)
             mse[i] = torch.from_numpy(own)
             before = spectral.squared(pred_xstart)
