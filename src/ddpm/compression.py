@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ddpm import codec
-from ddpm.codec.model import LEARNED
 from ddpm.config import Config
 from ddpm.data.images import ImageFormat, Indexed
 from ddpm.data.inputs import ImageLike, as_images, as_indexed
@@ -29,6 +28,7 @@ UNMEASURED = (
     "this model's denoising error has not been measured; measure it once on training images with "
     "`ddpm measure RUN` (--data IMAGES, if it was imported) or model.measure(images)"
 )
+LEARNED = "compression needs a model with a fixed variance; this one learned its own"
 UNCODED = (
     "this model has not learned to code exact pixels; it learns it on training images with "
     "`ddpm measure RUN` (--data IMAGES, if it was imported) or model.learn_coding(images)"

@@ -2,14 +2,16 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
 from ddpm.errors import DdpmError
 from ddpm.runs.folder import RunFolder
-from ddpm.runtime.atomic import atomically, check_writable, make_folder, write_text
+from ddpm.runtime.atomic import atomically, check_writable, free_bytes, make_folder, write_text
 
 LONG_NAMES = {
     "letters": "a" * 251 + ".png",
@@ -85,6 +87,20 @@ def test_a_place_that_is_taken_while_a_file_is_made_is_not_taken_away(place, wha
         atomically(path, write, replace=False)
     assert list(place.iterdir()) == [path]
     assert what != "file" or path.read_text() == "precious"
+
+
+def test_a_drive_that_is_not_there_is_a_sentence(tmp_path, monkeypatch):
+    """As on Windows, where also the root of a path may be missing."""
+
+    def missing(path, *_, **__):
+        raise FileNotFoundError(errno.ENOENT, "no such drive", str(path))
+
+    monkeypatch.setattr(Path, "lstat", missing)
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    monkeypatch.setattr(shutil, "disk_usage", missing)
+    for try_it in (check_writable, free_bytes):
+        with pytest.raises(DdpmError, match=r"cannot write .*new.*no such drive"):
+            try_it(tmp_path / "new")
 
 
 def test_a_free_place_is_taken(place):

@@ -23,8 +23,8 @@ def is_archive(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         start = file.read(9)
-    ours = start[1:2] and start[1] & 15 in (0, SINGLE, GENERAL)
-    return start[:1] == bytes([MAGIC]) and (bool(ours) or start[8:] != b"{")
+    known = len(start) > 1 and start[1] & 15 in (0, SINGLE, GENERAL)
+    return start[:1] == bytes([MAGIC]) and (known or start[8:] != b"{")
 
 
 def about_archive(path: Path) -> None:

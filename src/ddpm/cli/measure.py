@@ -171,7 +171,9 @@ def conclude(
         bits_per_dim_of_held_out=list(model.held_out.bits_per_dim) if model.held_out else [],
         held_out_images=model.held_out.name if model.held_out else None,
     )
-    able = model.coding is not None and not model.diffusion.learns_variance
+    then = {f"ddpm sample {name} --steps 10": "few steps, the best timesteps"}
+    if model.coding is not None:
+        then = {f"ddpm compress {name} FOLDER -o FILE.ddpm": "images into one file"} | then
     finish(
         f"denoising error at {len(error.timesteps)} timesteps, measured on {error.images:,} images "
         f"of {images}: in {file}",
@@ -179,14 +181,7 @@ def conclude(
         *last_stage_words(model),
         *held_out,
         made=[file],
-        then={
-            **(
-                {f"ddpm compress {name} FOLDER -o FILE.ddpm": "images into one file"}
-                if able
-                else {}
-            ),
-            f"ddpm sample {name} --steps 10": "few steps, the best timesteps",
-        },
+        then=then,
     )
 
 

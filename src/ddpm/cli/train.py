@@ -194,21 +194,22 @@ def expand_short_options(argv: Sequence[str]) -> list[str]:
 
 def conclude(result: TrainingResult, out: Path, preset: str, compresses: bool) -> int:
     """Say how the run ended and what to do next; the exit code."""
-    packed = {f"ddpm compress {typed(out)} FOLDER -o FILE.ddpm": "images into one file"}
     quoted = typed(out)
     # A preset of one's own imports what the run is made of.
     named = f"{preset} " if "." in preset else ""
     tell(step=result.step, seconds=result.seconds, stopped=result.stopped)
     if result.stopped is None:
+        then = {
+            f"ddpm sample {quoted}": "draw from it",
+            f"ddpm evaluate {quoted} --bpd": "bits/dim of held-out images",
+        }
+        if compresses:
+            then[f"ddpm compress {quoted} FOLDER -o FILE.ddpm"] = "images into one file"
         finish(
             f"trained {result.step:,} steps in {result.seconds / 60:.1f} minutes: "
             f"{result.checkpoint}",
             made=[result.checkpoint],
-            then={
-                f"ddpm sample {quoted}": "draw from it",
-                f"ddpm evaluate {quoted} --bpd": "bits/dim of held-out images",
-                **(packed if compresses else {}),
-            },
+            then=then,
         )
         return 0
     finish(

@@ -16,10 +16,8 @@ from ddpm.codec.planning import Errors, choose_route
 from ddpm.codec.route import Route
 from ddpm.data.images import ImageFormat
 from ddpm.diffusion.gaussian import Denoiser, GaussianDiffusion
-from ddpm.errors import check
 from ddpm.likelihood.spectral_error import SpectralError
 
-LEARNED = "compression needs a model with a fixed variance; this one learned its own"
 VERSION = b"2"  # of what decoders compute: another one would not decode the files of this
 
 
@@ -48,9 +46,6 @@ class CodecModel:
     format: ImageFormat
     classes: int = 0
     given: tuple[int, float] | None = None
-
-    def __post_init__(self) -> None:
-        check(not self.diffusion.learns_variance, LEARNED)
 
     @property
     def device(self) -> torch.device:

@@ -22,11 +22,18 @@ LONG = 200  # bytes of a name that leave room for what a partial file's name has
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes that are free where `path` is or would be."""
+    """Bytes that are free where `path` is or would be.
+
+    Raises:
+        DdpmError: there is no such drive.
+    """
     there = path.absolute()
-    while not there.exists():
+    while not there.exists() and there != there.parent:
         there = there.parent
-    return shutil.disk_usage(there).free
+    try:
+        return shutil.disk_usage(there).free
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def format_bytes(size: int) -> str:
@@ -183,6 +190,8 @@ def _there(folder: Path) -> Path:
             there.lstat()  # a link to nothing is in the way of a folder
             return there
         except FileNotFoundError:
+            if there == there.parent:  # a drive of Windows that is not there
+                raise
             there = there.parent
 
 
@@ -190,5 +199,5 @@ def _try_file(folder: Path) -> None:
     tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-").close()
 
 
-def _unwritable(folder: Path, error: OSError) -> DdpmError:
-    return DdpmError(f"cannot write {folder} ({error.strerror or error}); {ADVICE}")
+def _unwritable(path: Path, error: OSError) -> DdpmError:
+    return DdpmError(f"cannot write {path} ({error.strerror or error}); {ADVICE}")

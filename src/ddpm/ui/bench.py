@@ -52,8 +52,9 @@ class Bench:
         Raises:
             DdpmError: the checkpoint was removed before.
         """
-        in_run = self.path is not None and in_runs(self.path)
-        return keep(self.path, f"the checkpoint of {self.name}") if self.path and in_run else ""
+        if self.path is None or not in_runs(self.path):
+            return ""
+        return keep(self.path, f"the checkpoint of {self.name}")
 
     def file(self, choice: str) -> tuple[bytes, str]:
         """The bytes and the name of what was handed in.
